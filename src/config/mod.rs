@@ -1,0 +1,182 @@
+//! FLOOR 2. What the process was told: file, `POINTSMAN_…` variables and flags, resolved into one checked value.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{InstanceId, InstanceSpec, RouteSpec, ServiceName, ServicePolicy};
+
+/// Everything `pointsman run` needs to know. Nobody behind this checks again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    pub registry: RegistryConfig,
+    pub admin: AdminConfig,
+    pub proxy: ProxyConfig,
+    pub log: LogConfig,
+    /// The file's own declarations; they are applied before the registry's and win where both say the same.
+    pub routes: Vec<RouteSpec>,
+    pub services: BTreeMap<ServiceName, FileService>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+}
+
+/// One `[[service]]` of the file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FileService {
+    /// `None`: the section only lists instances.
+    pub policy: Option<ServicePolicy>,
+    /// The id of a fixed instance is its address.
+    pub instances: BTreeMap<InstanceId, InstanceSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    pub kind: RegistryKind,
+    /// Starts with a slash, does not end with one.
+    pub prefix: String,
+    /// Where the last applied state is kept for a start without the registry.
+    pub snapshot: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryKind {
+    Etcd(EtcdConfig),
+    Embedded(EmbeddedConfig),
+}
+
+/// How to reach an etcd. Also what the client commands (`get`, `register`, …) use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// At least one, each with its scheme.
+    pub endpoints: Vec<String>,
+    pub credentials: Option<Credentials>,
+    /// PEM files.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedConfig {
+    /// Where the embedded registry answers etcd clients; the default is 127.0.0.1:2379.
+    pub listen: SocketAddr,
+    /// `None` keeps everything in memory.
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The default is 127.0.0.1:9900.
+    pub address: SocketAddr,
+    /// Allows an address that is not loopback without a token or client certificates.
+    pub insecure: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// Networks whose X-Forwarded-* fields are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Worker threads; the file's 0 has become the number of cores.
+    pub workers: usize,
+    pub limits: ClientLimits,
+    pub shutdown: ShutdownConfig,
+}
+
+/// What clients may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientLimits {
+    pub head_timeout: Duration,
+    pub body_progress: Duration,
+    pub keep_alive: Duration,
+    pub handshake: Duration,
+    /// Bytes.
+    pub head_size: usize,
+    pub fields: usize,
+    /// Connections over all listeners.
+    pub connections: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            body_progress: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            handshake: Duration::from_secs(10),
+            head_size: 32 * 1024,
+            fields: 100,
+            connections: 50_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// Between a failing readiness and closed listeners.
+    pub grace: Duration,
+    /// How long requests may take to finish.
+    pub drain: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(5), drain: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// In the syntax of `RUST_LOG`.
+    pub filter: String,
+    pub access: Option<AccessLogConfig>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    pub format: AccessLogFormat,
+    /// `None` is stdout.
+    pub file: Option<PathBuf>,
+    /// Query parameters whose values never appear.
+    pub deny_query: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLogFormat {
+    #[default]
+    Json,
+    Combined,
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: std::net::IpAddr,
+    pub prefix: u8,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// The password never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}

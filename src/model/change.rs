@@ -1,0 +1,41 @@
+//! What a source of declarations tells the catalog.
+
+use super::{
+    CertificateName, CertificateSpec, InstanceId, InstanceSpec, Override, RouteName, RouteSpec, ServiceName, ServicePolicy,
+};
+
+/// What one source learned at one moment: one event is one new snapshot, or none.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub origin: Origin,
+    /// The registry's revision once this is applied; 0 from a source that has none.
+    pub revision: u64,
+    pub changes: Vec<Change>,
+}
+
+/// Who declared it. The file's declarations and the registry's never overwrite each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    File,
+    Registry,
+}
+
+/// One record that is new, different or gone. A list arrives as the changes it makes.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Instance { service: ServiceName, id: InstanceId, spec: InstanceSpec },
+    InstanceGone { service: ServiceName, id: InstanceId, departure: Departure },
+    Override { service: ServiceName, id: InstanceId, value: Option<Override> },
+    Policy { service: ServiceName, policy: Option<Box<ServicePolicy>> },
+    Route { name: RouteName, route: Option<Box<RouteSpec>> },
+    Certificate { name: CertificateName, certificate: Option<Box<CertificateSpec>> },
+}
+
+/// How an instance's record went away, as far as the source can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// A DELETE was seen in the watch. Whether its lease ended is not in the event.
+    Deleted,
+    /// It was missing from a list.
+    Unlisted,
+}

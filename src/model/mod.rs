@@ -1,0 +1,23 @@
+//! FLOOR 0. The declared nouns: what operators and services say, already checked.
+//!
+//! Everything here is a plain value with `Eq`; equality decides whether a record changed anything.
+//! Nothing here reads JSON, TOML, a clock or a socket: each wire form lives in `wire/` and converts by hand.
+
+mod address;
+mod change;
+mod instance;
+mod name;
+mod policy;
+mod route;
+mod shards;
+
+pub use address::{Address, AddressError, Host};
+pub use change::{Change, Departure, Event, Origin};
+pub use instance::{CertificateSpec, InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
+pub use name::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
+pub use policy::{
+    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, RetryPolicy, ServicePolicy,
+    StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+};
+pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
+pub use shards::ShardMap;

@@ -1,0 +1,250 @@
+//! How the traffic of one service is treated. Every default stands in `Default` here and nowhere else;
+//! `docs/registry.md` lists the same numbers with their sources.
+
+use std::time::Duration;
+
+/// `/services/NAME`, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePolicy {
+    pub balance: Balance,
+    pub hash_on: Option<HashOn>,
+    pub probe: ProbePolicy,
+    pub ejection: EjectionPolicy,
+    pub retry: RetryPolicy,
+    pub timeouts: TimeoutPolicy,
+    pub slow_start: Duration,
+    pub panic: Panic,
+    pub limits: LimitPolicy,
+    pub sticky: Option<StickyPolicy>,
+    pub protection: ProtectionPolicy,
+    pub zone_aware: bool,
+    pub tls: Option<UpstreamTls>,
+}
+
+impl Default for ServicePolicy {
+    fn default() -> Self {
+        Self {
+            balance: Balance::default(),
+            hash_on: None,
+            probe: ProbePolicy::default(),
+            ejection: EjectionPolicy::default(),
+            retry: RetryPolicy::default(),
+            timeouts: TimeoutPolicy::default(),
+            slow_start: Duration::from_secs(30),
+            panic: Panic::Below(50),
+            limits: LimitPolicy::default(),
+            sticky: None,
+            protection: ProtectionPolicy::default(),
+            zone_aware: false,
+            tls: None,
+        }
+    }
+}
+
+/// A way to pick among the instances of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    #[default]
+    P2c,
+    PeakEwma,
+    LeastConn,
+    RoundRobin,
+    Random,
+    Maglev,
+    Hash,
+}
+
+impl Balance {
+    pub const ALL: [Self; 7] =
+        [Self::P2c, Self::PeakEwma, Self::LeastConn, Self::RoundRobin, Self::Random, Self::Maglev, Self::Hash];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::P2c => "p2c",
+            Self::PeakEwma => "peak_ewma",
+            Self::LeastConn => "least_conn",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+            Self::Hash => "hash",
+        }
+    }
+}
+
+/// What the hashing algorithms look at: `"header:NAME"`, `"cookie:NAME"`, `"query:NAME"`, `"path"`, `"client"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn {
+    Header(String),
+    Cookie(String),
+    Query(String),
+    Path,
+    Client,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbePolicy {
+    /// `None`: HTTP once a path is given, else TCP.
+    pub kind: Option<ProbeKind>,
+    pub path: Option<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+    pub expect: StatusRanges,
+    pub body: Option<String>,
+    pub host: Option<String>,
+}
+
+impl Default for ProbePolicy {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            path: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            expect: StatusRanges(vec![(200, 399)]),
+            body: None,
+            host: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeKind {
+    Http,
+    Tcp,
+    Grpc,
+    None,
+}
+
+/// `"200-399"` or `"200,204,300-302"`, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusRanges(pub Vec<(u16, u16)>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EjectionPolicy {
+    pub enabled: bool,
+    pub consecutive: u32,
+    pub connect_failures: u32,
+    pub ratio_percent: u8,
+    pub base: Duration,
+    pub max: Duration,
+    pub max_percent: u8,
+}
+
+impl Default for EjectionPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive: 5,
+            connect_failures: 3,
+            ratio_percent: 50,
+            base: Duration::from_secs(10),
+            max: Duration::from_secs(300),
+            max_percent: 30,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Further attempts after the first; 0 turns retries off.
+    pub attempts: u8,
+    pub budget_percent: u8,
+    pub budget_floor: u32,
+    pub per_try_timeout: Option<Duration>,
+    /// Bytes of a request body kept for a further attempt.
+    pub buffer: u64,
+    /// Methods that may be sent again after an instance has seen them.
+    pub methods: Vec<http::Method>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 1,
+            budget_percent: 20,
+            budget_floor: 3,
+            per_try_timeout: None,
+            buffer: 64 * 1024,
+            methods: vec![http::Method::GET, http::Method::HEAD, http::Method::OPTIONS, http::Method::TRACE],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the response.
+    pub response_head: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// The same for WebSockets and other upgraded connections.
+    pub upgraded_idle: Duration,
+    /// How long what runs may take once its instance drains or leaves.
+    pub drain: Duration,
+}
+
+impl Default for TimeoutPolicy {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            response_head: Duration::from_secs(15),
+            idle: Duration::from_secs(5 * 60),
+            upgraded_idle: Duration::from_secs(60 * 60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Below which share of eligible instances all of them are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panic {
+    /// Percent, 0..=100; 0 turns panic off.
+    Below(u8),
+    /// Refuse instead.
+    Fail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitPolicy {
+    pub in_flight: u32,
+    pub queue: u32,
+    pub queue_wait: Duration,
+}
+
+impl Default for LimitPolicy {
+    fn default() -> Self {
+        Self { in_flight: 4096, queue: 1024, queue_wait: Duration::from_secs(1) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StickyPolicy {
+    pub cookie: String,
+    pub ttl: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProtectionPolicy {
+    pub percent: u8,
+    pub window: Duration,
+    pub limbo: Duration,
+}
+
+impl Default for ProtectionPolicy {
+    fn default() -> Self {
+        Self { percent: 30, window: Duration::from_secs(10), limbo: Duration::from_secs(600) }
+    }
+}
+
+/// How instances that speak TLS are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    pub verify: bool,
+    pub server_name: Option<String>,
+    /// PEM.
+    pub ca: Option<String>,
+}
