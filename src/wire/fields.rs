@@ -19,6 +19,8 @@ pub(crate) struct Report {
 /// What a field is that nobody reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
+    /// In records that others write for others.
+    Ignored,
     Warning,
     Error,
 }
@@ -190,7 +192,7 @@ impl<'a> Fields<'a> {
 
     /// Whether the field stands there at all, and not as null.
     pub fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some_and(|e| e.node.value != Value::Null)
+        self.table.has(key)
     }
 
     pub fn report(&self) -> &'a Report {
@@ -226,6 +228,9 @@ fn words(word: &str, place: &Place) -> Vec<Node> {
 
 impl Drop for Fields<'_> {
     fn drop(&mut self) {
+        if self.report.unknown == Unknown::Ignored {
+            return;
+        }
         let strict = self.report.unknown == Unknown::Error;
         for entry in self.table.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())) {
             let meant = match closest(&entry.key, self.known.iter().copied()) {

@@ -111,6 +111,11 @@ impl Table {
         self.entries.iter().find(|e| e.key == key)
     }
 
+    /// Whether something is said there, which null is not.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|e| e.node.value != Value::Null)
+    }
+
     /// Overwrites what was there.
     pub fn set(&mut self, key: &str, node: Node) {
         self.remove(key);
