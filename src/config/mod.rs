@@ -11,6 +11,8 @@
 
 mod address;
 mod declared;
+#[cfg(test)]
+mod documented;
 mod layers;
 mod load;
 mod network;

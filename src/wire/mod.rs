@@ -11,6 +11,8 @@
 //! mistake must not be silently ignored). There is no serde derive here: what is absent has its default in `model` alone.
 
 mod certificate;
+#[cfg(test)]
+pub(crate) mod documented;
 pub(crate) mod fields;
 mod foreign;
 mod instance;
