@@ -117,9 +117,9 @@ fn every_default_in_the_manual_is_the_one_of_the_code() {
 
     let policy = defaults("Services", json!({}));
     assert!(String::from_utf8_lossy(&policy).contains("\"timeouts\""), "the manual's tables were read");
-    let mut expected = ServicePolicy::default();
     // A policy with a tls table has its defaults; without one there is none.
-    expected.tls = Some(UpstreamTls { verify: true, server_name: None, ca: None });
+    let tls = Some(UpstreamTls { verify: true, server_name: None, ca: None });
+    let expected = ServicePolicy { tls, ..ServicePolicy::default() };
     assert_eq!(parse_policy(&policy).unwrap().value, expected);
 
     let (name, service) = (RouteName::parse("r").unwrap(), json!({"service": "s"}));

@@ -90,7 +90,7 @@ impl Node {
             Value::Null => "null".into(),
             Value::Bool(b) => b.to_string().into(),
             Value::Integer(n) => n.to_string().into(),
-            Value::Float(x) => x.to_string().into(),
+            Value::Float(x) => format!("{x:?}").into(),
             Value::Text(text) | Value::Word(text) => quoted(text).into(),
             Value::Date(date) => date.clone().into(),
             Value::List(_) => "a list".into(),
