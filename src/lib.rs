@@ -1,4 +1,5 @@
 pub mod config;
 pub mod model;
+pub mod pool;
 pub mod routing;
 pub mod wire;
