@@ -1,3 +1,4 @@
+pub mod catalog;
 pub mod config;
 pub mod model;
 pub mod pool;
