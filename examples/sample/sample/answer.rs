@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn perform(request: Request<Incoming>, n: u64, link: &Link, instance: &Arc
         "stream" => stream(&uri),
         "sse" => events(&uri, instance),
         "bytes" => Ok(typed("application/octet-stream", body::page(number(&uri, "n", 1_024)?))),
-        "echo" => Ok(echo(request)),
+        "echo" => echo(request).await,
         "sum" => {
             let (n_bytes, adler32) = body::sum(request.into_body()).await.map_err(ended)?;
             Ok(json_answer(&json!({ "bytes": n_bytes, "adler32": format!("{adler32:08x}") })))
@@ -136,13 +136,18 @@ fn events(uri: &Uri, instance: &Instance) -> Result<Answer, Unanswered> {
 }
 
 /// The request's body goes back as it arrives, its trailers too.
-fn echo(request: Request<Incoming>) -> Answer {
-    let said = request.headers().get(CONTENT_TYPE).cloned();
-    let mut answer = typed("application/octet-stream", body::boxed(request.into_body()));
-    if let Some(said) = said {
-        answer.headers_mut().insert(CONTENT_TYPE, said);
+async fn echo(request: Request<Incoming>) -> Result<Answer, Unanswered> {
+    let fields = request.headers();
+    let content_type = fields.get(CONTENT_TYPE).cloned();
+    // Only reading lets the client go on, and many expect that word before the answer's head.
+    let asks_first = fields.contains_key(EXPECT);
+    let body = request.into_body();
+    let echoed = if asks_first { body::begun(body).await.map_err(ended)? } else { body::boxed(body) };
+    let mut answer = typed("application/octet-stream", echoed);
+    if let Some(content_type) = content_type {
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
     }
-    answer
+    Ok(answer)
 }
 
 /// HTTP/1.1 clients get the trailers if they say `TE: trailers`.

@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -62,6 +62,13 @@ pub fn paced(
 pub fn with_trailers(text: &'static str, trailers: HeaderMap) -> AnswerBody {
     let frames = [Frame::data(Bytes::from_static(text.as_bytes())), Frame::trailers(trailers)];
     boxed(StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>))))
+}
+
+/// A request's body of which the first piece has arrived.
+pub async fn begun(mut body: Incoming) -> Result<AnswerBody, hyper::Error> {
+    let first = body.frame().await.transpose()?;
+    let pieces = stream::iter(first.map(Ok)).chain(BodyStream::new(body));
+    Ok(boxed(StreamBody::new(pieces)))
 }
 
 /// Reads a whole body; its length and its Adler-32, which a lost, doubled or misplaced byte changes.
