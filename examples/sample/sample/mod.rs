@@ -13,6 +13,7 @@
 mod answer;
 mod body;
 mod connection;
+mod flags;
 mod grpc;
 mod instance;
 mod register;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use flags::{Flags, run};
 use instance::{Instance, Stage};
 pub use register::Registration;
 
