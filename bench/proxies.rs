@@ -53,7 +53,7 @@ name = "upstream"
 instances = ["{upstream}"]
 "#
         );
-        Self::pointsman(pinned(core, program), &service)
+        Self::pointsman(pinned(core, whole(program)?), &service)
     }
 
     /// Ours, with everything it routes to in etcd.
@@ -65,7 +65,7 @@ kind = "etcd"
 endpoints = ["{etcd}"]
 "#
         );
-        Self::pointsman(Command::new(program), &registry)
+        Self::pointsman(Command::new(whole(program)?), &registry)
     }
 
     fn pointsman(mut command: Command, rest: &str) -> Outcome<Self> {
@@ -136,6 +136,11 @@ address = "{admin}"
 pub struct Program {
     #[arg(long, default_value = POINTSMAN)]
     pub pointsman: PathBuf,
+}
+
+/// The program's path from the root, since it starts in another directory.
+fn whole(program: &Path) -> Outcome<PathBuf> {
+    program.canonicalize().map_err(|error| format!("{}: {error}", program.display()).into())
 }
 
 fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
