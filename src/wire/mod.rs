@@ -5,11 +5,14 @@
 //!    collects every problem with its path, so a writer learns all of them at once.
 //! 3. What has no problem is a value of `model`; nobody behind this door checks it again.
 //!
+//! Instances that other programs registered for themselves are told apart by their value and read as they are (`foreign`).
+//!
 //! Unknown fields are warnings in a record (an old proxy must survive a new writer) and errors in the file (a typing
 //! mistake must not be silently ignored). There is no serde derive here: what is absent has its default in `model` alone.
 
 mod certificate;
 pub(crate) mod fields;
+mod foreign;
 mod instance;
 pub(crate) mod node;
 mod policy;
@@ -25,6 +28,7 @@ mod time;
 use std::fmt;
 
 pub use certificate::parse_certificate;
+pub use foreign::parse_foreign_instance;
 pub(crate) use instance::read_instance;
 pub use instance::{instance_json, override_json, parse_instance, parse_override};
 pub use policy::parse_policy;

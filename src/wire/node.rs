@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 /// Where something was said.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) enum Place {
-    /// In a record, which is short enough to need no line.
+    /// In a record, which is short enough to need no line; or nowhere in particular.
     #[default]
     Record,
     /// In the file; counted from 1.
@@ -111,10 +111,31 @@ impl Table {
         self.entries.iter().find(|e| e.key == key)
     }
 
+    /// Whether something is said there, which null is not.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|e| e.node.value != Value::Null)
+    }
+
     /// Overwrites what was there.
     pub fn set(&mut self, key: &str, node: Node) {
-        self.entries.retain(|e| e.key != key);
+        self.remove(key);
         self.entries.push(Entry { key: key.to_owned(), place: node.place.clone(), node });
+    }
+
+    pub fn remove(&mut self, key: &str) {
+        self.entries.retain(|e| e.key != key);
+    }
+
+    /// The table within, made if there is none; `None` where something else stands.
+    pub fn section_mut(&mut self, key: &str) -> Option<&mut Table> {
+        let at = self.entries.iter().position(|e| e.key == key).unwrap_or_else(|| {
+            self.set(key, Node { value: Value::Table(Table::default()), place: Place::Record });
+            self.entries.len() - 1
+        });
+        match &mut self.entries[at].node.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) fn size(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Read<u64> {
 
 /// In the largest unit that needs no fraction.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let (name, unit) = UNITS.iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0).unwrap_or(&("B", 1));
+    let (name, unit) = UNITS.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)).unwrap_or(&("B", 1));
     format!("{}{name}", bytes / unit)
 }
 
