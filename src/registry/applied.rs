@@ -1,5 +1,7 @@
 //! What a list or a watch response came to: the event for the catalog, and what an operator should know.
 
+use tracing::{info, warn};
+
 use super::record::Rejected;
 use super::reflector::Bytes;
 use crate::model::{Change, Event, Origin};
@@ -35,7 +37,27 @@ impl Applied {
         Some(Event { origin: Origin::Registry, revision, changes: std::mem::take(&mut self.changes) })
     }
 
+    /// Each odd record once per revision, because it is read once per revision; the rest of a flood is only counted.
+    pub fn log(&self) {
+        for rejected in self.rejected.iter().take(LOGGED_MAX) {
+            warn!(key = rejected.key, revision = rejected.revision, "Record rejected: {rejected}");
+        }
+        for Warning { key, revision, message } in self.warnings.iter().take(LOGGED_MAX) {
+            warn!(key, revision, "Record is odd: {message}");
+        }
+        let n_unsaid = self.rejected.len().saturating_sub(LOGGED_MAX) + self.warnings.len().saturating_sub(LOGGED_MAX);
+        if n_unsaid > 0 {
+            warn!(n_unsaid, "More records are rejected or odd");
+        }
+        for key in self.cleared.iter().take(LOGGED_MAX) {
+            info!(key, "Record no longer rejected");
+        }
+    }
+
     pub(super) fn reached(&mut self, revision: u64) {
         self.revision = self.revision.max(Some(revision));
     }
 }
+
+/// Of each sort, in one event.
+const LOGGED_MAX: usize = 20;

@@ -3,7 +3,7 @@
 //! A `Listing` finds what a list would change, by value: revisions of a registry that was restored say nothing about ours.
 //! A `Comparison` only looks at keys and revisions, to find what a watch has lost. Neither changes the map.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::record::Kind;
@@ -21,7 +21,17 @@ pub struct Listing {
 #[derive(Default)]
 pub struct Comparison {
     cursor: Cursor,
-    differing: BTreeSet<Bytes>,
+    differing: Differing,
+}
+
+/// The keys where etcd and we do not agree.
+pub type Differing = BTreeMap<Bytes, Disagreement>;
+
+/// Two revisions of one key; `None` where it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disagreement {
+    pub ours: Option<u64>,
+    pub listed: Option<u64>,
 }
 
 impl Listing {
@@ -29,7 +39,7 @@ impl Listing {
     pub fn page(&mut self, reflector: &Reflector, records: Vec<Record>) {
         for record in records {
             let gone = &mut self.gone;
-            let ours = self.cursor.advance(&reflector.entries, &record.key, |key| gone.push(key.clone()));
+            let ours = self.cursor.advance(&reflector.entries, &record.key, |key, _| gone.push(key.clone()));
             let is_same = ours.is_some_and(|entry| {
                 !entry.is_rejected()
                     && entry.seen == record.revision
@@ -43,31 +53,33 @@ impl Listing {
 
     /// What was listed and differs, and what was not listed.
     pub(super) fn finish(mut self, entries: &Entries) -> (Vec<Record>, Vec<Bytes>) {
-        self.gone.extend(self.cursor.rest(entries).cloned());
+        self.gone.extend(self.cursor.rest(entries).map(|(key, _)| key.clone()));
         (self.puts, self.gone)
     }
 }
 
 impl Comparison {
     /// Takes the next page of keys with their revisions.
-    pub fn page(&mut self, reflector: &Reflector, keys: impl IntoIterator<Item = (Bytes, u64)>) {
-        for (key, revision) in keys {
+    pub fn page(&mut self, reflector: &Reflector, records: Vec<Record>) {
+        for Record { key, revision, .. } in records {
             let differing = &mut self.differing;
-            let ours = self.cursor.advance(&reflector.entries, &key, |ours| {
-                differing.insert(ours.clone());
+            let ours = self.cursor.advance(&reflector.entries, &key, |key, entry| {
+                differing.insert(key.clone(), Disagreement { ours: Some(entry.seen), listed: None });
             });
             let is_same = match ours {
                 Some(entry) => entry.seen == revision,
                 None => matches!(Kind::of(reflector.prefix(), &key), Kind::Foreign | Kind::Meta),
             };
             if !is_same {
-                differing.insert(key);
+                let disagreement = Disagreement { ours: ours.map(|entry| entry.seen), listed: Some(revision) };
+                self.differing.insert(key, disagreement);
             }
         }
     }
 
-    pub(super) fn finish(mut self, entries: &Entries) -> BTreeSet<Bytes> {
-        self.differing.extend(self.cursor.rest(entries).cloned());
+    pub(super) fn finish(mut self, entries: &Entries) -> Differing {
+        let rest = self.cursor.rest(entries);
+        self.differing.extend(rest.map(|(key, entry)| (key.clone(), Disagreement { ours: Some(entry.seen), listed: None })));
         self.differing
     }
 }
@@ -78,7 +90,7 @@ struct Cursor(Option<Bytes>);
 
 impl Cursor {
     /// Steps to `key`: shows every key of ours that was passed on the way, and gives what we have there.
-    fn advance<'a>(&mut self, entries: &'a Entries, key: &Bytes, mut passed: impl FnMut(&Bytes)) -> Option<&'a Entry> {
+    fn advance<'a>(&mut self, entries: &'a Entries, key: &Bytes, mut passed: impl FnMut(&Bytes, &Entry)) -> Option<&'a Entry> {
         if self.0.as_ref().is_some_and(|last| last >= key) {
             // Out of order: no etcd does that, and it must not hurt.
             return entries.get(key);
@@ -88,15 +100,15 @@ impl Cursor {
             if ours == key {
                 here = Some(entry);
             } else {
-                passed(ours);
+                passed(ours, entry);
             }
         }
         self.0 = Some(key.clone());
         here
     }
 
-    fn rest<'a>(&self, entries: &'a Entries) -> impl Iterator<Item = &'a Bytes> {
-        self.ahead(entries, Bound::Unbounded).map(|(key, _)| key)
+    fn rest<'a>(&self, entries: &'a Entries) -> impl Iterator<Item = (&'a Bytes, &'a Entry)> {
+        self.ahead(entries, Bound::Unbounded)
     }
 
     fn ahead<'a>(&self, entries: &'a Entries, to: Bound<&Bytes>) -> impl Iterator<Item = (&'a Bytes, &'a Entry)> {

@@ -112,8 +112,7 @@ fn in_words(problems: &[Problem]) -> String {
             break;
         }
         let separator = if said.is_empty() { "" } else { "; " };
-        let colon = if problem.path.is_empty() { "" } else { ": " };
-        said += &format!("{separator}{}{colon}{}", problem.path, problem.message);
+        said += &format!("{separator}{problem}");
     }
     if said.len() > REASON_MAX {
         let end = (0..=REASON_MAX).rev().find(|at| said.is_char_boundary(*at)).unwrap_or(0);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::applied::{Applied, Warning};
 use super::key::Prefix;
-use super::merge::{Comparison, Listing};
+use super::merge::{Comparison, Differing, Listing};
 use super::record::{self, Kind, Readable, Rejected};
 use crate::model::Departure;
 
@@ -140,10 +140,10 @@ impl Reflector {
     }
 
     /// The keys that differ and were not edited meanwhile.
-    pub fn end_comparison(&mut self, comparison: Comparison) -> BTreeSet<Bytes> {
+    pub fn end_comparison(&mut self, comparison: Comparison) -> Differing {
         let mut differing = comparison.finish(&self.entries);
         let touched = self.touched.take().unwrap_or_default();
-        differing.retain(|key| !touched.contains(key));
+        differing.retain(|key, _| !touched.contains(key));
         differing
     }
 
@@ -328,13 +328,13 @@ mod tests {
         }
         let mut comparison = reflector.begin_comparison();
         reflector.apply([delete("/instances/s/d", 9)]);
-        let key = |id: &str| bytes(&format!("{PREFIX}/instances/s/{id}"));
         // etcd at revision 8: a as we know it, b with an edit we never saw, no c, d not yet deleted, e unknown to us.
-        let proxy = bytes("/p/proxies/p1");
-        comparison.page(&reflector, [(key("a"), 2), (key("b"), 7)]);
-        comparison.page(&reflector, [(key("d"), 5), (key("e"), 6), (proxy, 8)]);
+        let key = |id: &str, revision| record(&format!("/instances/s/{id}"), "", revision);
+        comparison.page(&reflector, vec![key("a", 2), key("b", 7)]);
+        comparison.page(&reflector, vec![key("d", 5), key("e", 6), record("/proxies/p1", "", 8)]);
         let differing = reflector.end_comparison(comparison);
-        assert_eq!(differing.into_iter().collect::<Vec<_>>(), [key("b"), key("c"), key("e")]);
+        let shown: Vec<_> = differing.iter().map(|(key, it)| (key[key.len() - 1], it.ours, it.listed)).collect();
+        assert_eq!(shown, [(b'b', Some(3), Some(7)), (b'c', Some(4), None), (b'e', None, Some(6))]);
     }
 
     /// What a catalog makes of the events.
