@@ -1,3 +1,8 @@
+pub mod catalog;
 pub mod config;
 pub mod model;
+pub mod pool;
+pub mod registry;
+pub mod resolver;
+pub mod routing;
 pub mod wire;

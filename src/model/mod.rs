@@ -7,6 +7,7 @@ mod address;
 mod change;
 mod instance;
 mod name;
+mod outcome;
 mod policy;
 mod route;
 mod shards;
@@ -15,6 +16,7 @@ pub use address::{Address, AddressError, Host};
 pub use change::{Change, Departure, Event, Origin};
 pub use instance::{CertificateSpec, InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
+pub use outcome::Outcome;
 pub use policy::{
     Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, RetryPolicy, ServicePolicy,
     StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,

@@ -1,0 +1,124 @@
+//! The recent past in words: what `/api/v1/events` shows.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use tokio::sync::broadcast;
+
+use crate::model::{Origin, RouteName, RouteSpec, ServiceName};
+use crate::pool::{Instance, Pool};
+
+pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// Counted from 1, without gaps.
+    pub sequence: u64,
+    pub at: SystemTime,
+    pub revision: u64,
+    /// A constant word: `instance_added`, `instance_changed`, `instance_gone`, `route_set`, `route_gone`, …
+    pub kind: &'static str,
+    /// `SERVICE/ID`, or the name of a route.
+    pub subject: String,
+    pub detail: String,
+}
+
+/// Keeps the last `KEPT_MAX` happenings and passes each on to those who follow.
+#[derive(Debug)]
+pub struct History {
+    recent: Mutex<(u64, VecDeque<Happening>)>,
+    followers: broadcast::Sender<Happening>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { recent: Mutex::default(), followers: broadcast::channel(FOLLOWER_LAG_MAX).0 }
+    }
+}
+
+impl History {
+    pub fn recent(&self) -> Vec<Happening> {
+        self.lock().1.iter().cloned().collect()
+    }
+
+    /// What happens from now on. Who lags behind by more than `FOLLOWER_LAG_MAX` is told so by the channel.
+    pub fn follow(&self) -> broadcast::Receiver<Happening> {
+        self.followers.subscribe()
+    }
+
+    pub fn add(&self, at: SystemTime, revision: u64, kind: &'static str, subject: String, detail: String) {
+        let mut recent = self.lock();
+        recent.0 += 1;
+        let happening = Happening { sequence: recent.0, at, revision, kind, subject, detail };
+        if recent.1.len() == KEPT_MAX {
+            recent.1.pop_front();
+        }
+        recent.1.push_back(happening.clone());
+        drop(recent);
+        // No followers is no error.
+        let _ = self.followers.send(happening);
+    }
+
+    pub(super) fn routes(&self, changes: &[RouteChange], revision: u64, at: SystemTime) {
+        for (_, name, spec) in last(changes) {
+            let (kind, detail) = match spec {
+                Some(spec) => ("route_set", format!("{} goes to {}", spec.path, spec.service)),
+                None => ("route_gone", String::new()),
+            };
+            self.add(at, revision, kind, name.to_string(), detail);
+        }
+    }
+
+    pub(super) fn instances(
+        &self,
+        service: &ServiceName,
+        old: Option<&Pool>,
+        new: &Pool,
+        revision: u64,
+        at: SystemTime,
+        tell: &mut usize,
+    ) {
+        let before = old.map_or(&[][..], Pool::all);
+        let mut add = |kind, instance: &Instance, detail| {
+            if *tell > 0 {
+                *tell -= 1;
+                self.add(at, revision, kind, format!("{service}/{}", instance.id), detail);
+            }
+        };
+        for gone in before.iter().filter(|i| new.get(&i.id).is_none()) {
+            add("instance_gone", gone, format!("{} left", gone.spec.address));
+        }
+        for instance in new.all() {
+            let was = old.and_then(|old| old.get(&instance.id));
+            match was {
+                None => add("instance_added", instance, describe(instance)),
+                Some(was) if was.standing != instance.standing || was.spec != instance.spec => {
+                    add("instance_changed", instance, describe(instance));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, VecDeque<Happening>)> {
+        self.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn describe(instance: &Instance) -> String {
+    let standing = instance.standing;
+    let reason = instance.reason().map(|r| format!(", {r}")).unwrap_or_default();
+    format!("{} {}, weight {}{reason}", instance.spec.address, standing.lifecycle, standing.weight)
+}
+
+/// A first list may bring more changes than are kept.
+fn last(changes: &[RouteChange]) -> &[RouteChange] {
+    &changes[changes.len().saturating_sub(TOLD_AT_ONCE_MAX)..]
+}
+
+const KEPT_MAX: usize = 1024;
+/// Of one swap: a first list brings far more than anybody reads.
+pub const TOLD_AT_ONCE_MAX: usize = 512;
+const FOLLOWER_LAG_MAX: usize = 1024;

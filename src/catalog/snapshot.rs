@@ -1,0 +1,26 @@
+//! All that a request is decided by, at one revision.
+
+use std::sync::Arc;
+
+use crate::model::{ServiceName, ShardMap};
+use crate::pool::Service;
+use crate::routing::RouteTable;
+
+/// Immutable and complete.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The registry's revision; 0 before the first list.
+    pub revision: u64,
+    /// The registry has been heard of, from itself or from the copy on disk: what is missing here does not exist.
+    pub registry_known: bool,
+    /// Counts the snapshots of this process.
+    pub sequence: u64,
+    pub routes: Arc<RouteTable>,
+    pub services: ShardMap<ServiceName, Arc<Service>>,
+}
+
+impl Snapshot {
+    pub(super) fn succeed(previous: &Self, revision: u64) -> Self {
+        Self { revision, sequence: previous.sequence + 1, ..previous.clone() }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the catalog promises, told with values.
+
+use super::*;
+use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, PathMatch, RouteName, RouteSpec};
+use crate::pool::Pool;
+
+struct World {
+    catalog: Catalog,
+    live: Arc<Live>,
+    now: Instant,
+    wall: SystemTime,
+    revision: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let live = Arc::new(Live::default());
+        let catalog = Catalog::new(live.clone(), Arc::default());
+        Self { catalog, live, now: Instant::now(), wall: SystemTime::UNIX_EPOCH, revision: 0 }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.wall += time;
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Applied {
+        self.revision += 1;
+        let event = Event { origin: Origin::Registry, revision: self.revision, changes };
+        self.catalog.apply(vec![event], vec![], self.now, self.wall)
+    }
+
+    fn resolve(&mut self, host: &str, ip: &str) -> Applied {
+        let resolution = Resolution { name: host.into(), addresses: vec![ip.parse().unwrap()] };
+        self.catalog.apply(vec![], vec![resolution], self.now, self.wall)
+    }
+
+    fn service(&self, service: &str) -> Arc<Service> {
+        self.live.load().services.get(service).expect("the service exists").clone()
+    }
+
+    /// `ID ADDRESS WEIGHT LIFECYCLE` of each instance.
+    fn pool(&self, service: &str) -> Vec<String> {
+        let show = |i: &Arc<crate::pool::Instance>| {
+            let addr = i.standing.addr.map_or("?".into(), |a| a.to_string());
+            format!("{} {addr} {} {}", i.id, i.standing.weight, i.standing.lifecycle)
+        };
+        self.live.load().services.get(service).map_or(vec![], |s| s.pool.all().iter().map(show).collect())
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::parse(text).unwrap()
+}
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).unwrap()
+}
+
+fn put(service: &str, instance: &str, address: &str) -> Change {
+    let spec = InstanceSpec::at(Address::parse(address).unwrap());
+    Change::Instance { service: name(service), id: id(instance), spec }
+}
+
+fn weigh(service: &str, instance: &str, address: &str, weight: u16) -> Change {
+    let spec = InstanceSpec { weight, ..InstanceSpec::at(Address::parse(address).unwrap()) };
+    Change::Instance { service: name(service), id: id(instance), spec }
+}
+
+fn gone(service: &str, instance: &str) -> Change {
+    Change::InstanceGone { service: name(service), id: id(instance), departure: Departure::Deleted }
+}
+
+fn rule(service: &str, instance: &str, value: Option<Override>) -> Change {
+    Change::Override { service: name(service), id: id(instance), value }
+}
+
+#[test]
+fn a_change_in_one_service_leaves_every_other_pointer_equal() {
+    let mut world = World::new();
+    world.apply((0..100).map(|n| put(&format!("s{n}"), "a", "10.0.0.1:80")).collect());
+    let before: Vec<_> = (0..100).map(|n| world.service(&format!("s{n}"))).collect();
+    let applied = world.apply(vec![put("s7", "b", "10.0.0.2:80")]);
+    assert_eq!(applied.services, BTreeSet::from([name("s7")]));
+    for (n, old) in before.iter().enumerate() {
+        assert_eq!(Arc::ptr_eq(old, &world.service(&format!("s{n}"))), n != 7, "s{n}");
+    }
+    assert!(Arc::ptr_eq(&before[7].pool.all()[0], &world.service("s7").pool.all()[0]), "an unchanged instance stays itself");
+}
+
+#[test]
+fn what_was_learned_survives_a_new_weight_and_a_quick_return_but_not_a_new_address() {
+    let mut world = World::new();
+    let generation = |world: &World| world.service("s").pool.all()[0].state.generation;
+    world.apply(vec![put("s", "a", "10.0.0.1:80"), put("s", "b", "10.0.0.9:80")]);
+    let first = generation(&world);
+
+    let applied = world.apply(vec![weigh("s", "a", "10.0.0.1:80", 5)]);
+    assert_eq!((generation(&world), applied.retired), (first, vec![]));
+
+    let applied = world.apply(vec![gone("s", "a")]);
+    assert_eq!(applied.retired, [first]);
+    world.pass(Duration::from_secs(29));
+    world.apply(vec![put("s", "a", "10.0.0.1:80")]);
+    assert_eq!(generation(&world), first, "back within 30 s");
+
+    world.apply(vec![gone("s", "a")]);
+    world.pass(Duration::from_secs(31));
+    world.apply(vec![put("s", "a", "10.0.0.1:80")]);
+    let second = generation(&world);
+    assert_ne!(second, first, "back after 30 s");
+
+    let applied = world.apply(vec![put("s", "a", "10.0.0.2:80")]);
+    assert_ne!(generation(&world), second);
+    assert_eq!(applied.retired, [second], "connections to the old address must close");
+}
+
+#[test]
+fn an_override_wins_survives_a_new_registration_and_ends_in_time() {
+    let mut world = World::new();
+    world.apply(vec![put("s", "a", "10.0.0.1:80")]);
+    let until = world.wall + Duration::from_secs(60);
+    let drain = Override { lifecycle: Some(Lifecycle::Draining), weight: None, until: Some(until) };
+    let applied = world.apply(vec![rule("s", "a", Some(drain))]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 draining"]);
+    assert_eq!(applied.retired.len(), 1);
+    assert_eq!(world.service("s").pool.all()[0].reason(), Some("draining: an operator's override"));
+
+    world.apply(vec![gone("s", "a")]);
+    assert_eq!(world.pool("s"), Vec::<String>::new());
+    world.apply(vec![put("s", "a", "10.0.0.1:80")]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 draining"]);
+
+    assert_eq!(world.catalog.next_expiry(), Some(until));
+    world.pass(Duration::from_secs(60));
+    world.catalog.apply(vec![], vec![], world.now, world.wall);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready"]);
+    assert_eq!(world.catalog.next_expiry(), None);
+
+    world.apply(vec![rule("s", "a", Some(Override { weight: Some(7), ..Override::default() }))]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 7 ready"]);
+    world.apply(vec![rule("s", "a", None)]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready"]);
+}
+
+#[test]
+fn the_files_instance_is_not_overwritten_by_the_registrys() {
+    let mut world = World::new();
+    let event = Event { origin: Origin::File, revision: 0, changes: vec![put("s", "a", "10.0.0.1:80")] };
+    world.catalog.apply(vec![event], vec![], world.now, world.wall);
+    world.apply(vec![put("s", "a", "10.0.0.2:80"), put("s", "b", "10.0.0.3:80")]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready", "b 10.0.0.3:80 100 ready"]);
+    world.apply(vec![gone("s", "a")]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready", "b 10.0.0.3:80 100 ready"]);
+    assert_eq!(world.live.load().revision, world.revision, "the file has no revision of its own");
+}
+
+#[test]
+fn a_service_exists_once_it_has_an_instance_or_a_policy() {
+    let mut world = World::new();
+    world.apply(vec![rule("s", "a", Some(Override { weight: Some(1), ..Override::default() }))]);
+    assert!(world.live.load().services.get("s").is_none());
+    world.apply(vec![Change::Policy { service: name("s"), policy: Some(Box::default()) }]);
+    assert!(world.service("s").pool.all().is_empty());
+    let stats = world.service("s").stats.clone();
+    world.apply(vec![put("s", "a", "10.0.0.1:80"), Change::Policy { service: name("s"), policy: None }]);
+    assert!(Arc::ptr_eq(&stats, &world.service("s").stats), "counts go on while the service exists");
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 1 ready"], "the override was kept");
+    world.apply(vec![gone("s", "a")]);
+    assert!(world.live.load().services.get("s").is_none());
+}
+
+#[test]
+fn a_dns_name_is_used_once_resolved_and_its_last_good_address_stays() {
+    let mut world = World::new();
+    let applied = world.apply(vec![put("s", "a", "orders.internal:80")]);
+    assert_eq!(applied.names, Some(BTreeSet::from([Arc::from("orders.internal")])));
+    assert_eq!(world.pool("s"), ["a ? 100 ready"]);
+    assert!(world.service("s").pool.candidates().is_empty());
+
+    world.resolve("orders.internal", "10.0.0.7");
+    assert_eq!(world.pool("s"), ["a 10.0.0.7:80 100 ready"]);
+    let applied = world.catalog.apply(
+        vec![],
+        vec![Resolution {
+            name: "orders.internal".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap(), "10.0.0.7".parse().unwrap()],
+        }],
+        world.now,
+        world.wall,
+    );
+    assert_eq!(applied.services.len(), 0, "the address in use is still among them");
+    let applied = world.resolve("orders.internal", "10.0.0.8");
+    assert_eq!((world.pool("s"), applied.retired.len()), (vec!["a 10.0.0.8:80 100 ready".to_owned()], 1));
+
+    let applied = world.apply(vec![gone("s", "a")]);
+    assert_eq!(applied.names, Some(BTreeSet::new()));
+}
+
+#[test]
+fn routes_and_happenings_follow_the_changes() {
+    let mut world = World::new();
+    let route = RouteSpec {
+        name: RouteName::parse("r").unwrap(),
+        hosts: vec![],
+        path: PathMatch::Any,
+        methods: vec![],
+        headers: vec![],
+        query: vec![],
+        priority: 0,
+        service: name("s"),
+    };
+    world.apply(vec![Change::Route { name: route.name.clone(), route: Some(Box::new(route)) }, put("s", "a", "10.0.0.1:80")]);
+    let kinds: Vec<_> = world.catalog.history.recent().into_iter().map(|h| (h.kind, h.subject)).collect();
+    assert_eq!(kinds, [("route_set", "r".to_owned()), ("instance_added", "s/a".to_owned())]);
+}
+
+#[test]
+fn random_changes_in_any_grouping_end_in_the_same_pools() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let (mut one_by_one, mut grouped) = (World::new(), World::new());
+    let mut pending = Vec::new();
+    for _ in 0..3000 {
+        let (service, instance) = (format!("s{}", rng.u8(0..5)), format!("i{}", rng.u8(0..6)));
+        let change = match rng.u8(0..10) {
+            0..5 => weigh(&service, &instance, &format!("10.0.0.{}:80", rng.u8(1..4)), rng.u16(0..3)),
+            5..8 => gone(&service, &instance),
+            8 => rule(&service, &instance, Some(Override { weight: Some(9), ..Override::default() })),
+            _ => rule(&service, &instance, None),
+        };
+        one_by_one.apply(vec![change.clone()]);
+        pending.push(change);
+        if rng.u8(0..8) == 0 {
+            grouped.apply(std::mem::take(&mut pending));
+        }
+    }
+    grouped.apply(pending);
+    let services = |w: &World| w.live.load().services.iter().map(|(n, s)| (n.clone(), shown(&s.pool))).collect::<BTreeSet<_>>();
+    assert_eq!(services(&one_by_one), services(&grouped));
+    assert!(!services(&grouped).is_empty());
+}
+
+fn shown(pool: &Pool) -> Vec<String> {
+    pool.all().iter().map(|i| format!("{} {} {:?}", i.id, i.spec.address, i.standing.weight)).collect()
+}

@@ -1,0 +1,131 @@
+//! One instance: what was declared, what was learned, and who is using it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use super::Histogram;
+use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName};
+
+/// Immutable: a new weight makes a new `Instance` around the same `state`, a new address earns fresh state.
+#[derive(Debug)]
+pub struct Instance {
+    pub service: ServiceName,
+    pub id: InstanceId,
+    pub origin: Origin,
+    pub spec: Arc<InstanceSpec>,
+    pub standing: Standing,
+    pub state: Arc<InstanceState>,
+}
+
+/// What holds of an instance once the operators' overrides and the resolver have had their say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// `None`: its name was never resolved.
+    pub addr: Option<SocketAddr>,
+    pub weight: u16,
+    pub lifecycle: Lifecycle,
+    /// An operator's record rules over the instance's own.
+    pub overridden: bool,
+    /// The registry's revision at which it came to be so.
+    pub revision: u64,
+}
+
+impl Instance {
+    /// By what was declared; what was learned is judged at each pick.
+    pub fn takes_traffic(&self) -> bool {
+        self.standing.lifecycle == Lifecycle::Ready && self.standing.weight > 0 && self.standing.addr.is_some()
+    }
+
+    /// Why it gets no new requests, in words for an operator; `None` when it does.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.standing {
+            Standing { lifecycle: Lifecycle::Draining, overridden: true, .. } => Some("draining: an operator's override"),
+            Standing { lifecycle: Lifecycle::Draining, .. } => Some("draining: declared by the instance"),
+            Standing { lifecycle: Lifecycle::Maintenance, overridden: true, .. } => Some("maintenance: an operator's override"),
+            Standing { lifecycle: Lifecycle::Maintenance, .. } => Some("maintenance: declared by the instance"),
+            Standing { weight: 0, .. } => Some("weight 0: no new traffic"),
+            Standing { addr: None, .. } => Some("its name has not been resolved"),
+            _ => None,
+        }
+    }
+}
+
+/// What was learned of one (service, instance id, address): atomics only, shared by every snapshot.
+#[derive(Debug)]
+pub struct InstanceState {
+    /// Unique in this process: no two lives of an instance share it, so connections are never mixed up.
+    pub generation: u64,
+    pub since: SystemTime,
+    in_flight: AtomicU32,
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// The service's turn at which it was picked last.
+    last_turn: AtomicU64,
+    /// Allocated by the first attempt: most of a large registry is idle on any one proxy.
+    latency: OnceLock<Box<Histogram>>,
+}
+
+impl InstanceState {
+    pub fn new(generation: u64, since: SystemTime) -> Self {
+        Self {
+            generation,
+            since,
+            in_flight: AtomicU32::new(0),
+            outcomes: Default::default(),
+            last_turn: AtomicU64::new(0),
+            latency: OnceLock::new(),
+        }
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Ends one attempt in the counts. `took`: from choosing the instance to the head of its response.
+    pub fn count(&self, outcome: Outcome, took: Option<Duration>) {
+        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(took) = took {
+            self.latency.get_or_init(Box::default).record(took);
+        }
+    }
+
+    pub fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.into_iter().map(|o| (o, self.outcomes[o as usize].load(Ordering::Relaxed)))
+    }
+
+    pub fn latency(&self) -> Option<&Histogram> {
+        self.latency.get().map(|h| &**h)
+    }
+
+    pub(super) fn last_turn(&self) -> u64 {
+        self.last_turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn picked(&self, turn: u64) {
+        self.last_turn.store(turn, Ordering::Relaxed);
+    }
+}
+
+/// One request at one instance. Holding it counts one; dropping it gives one back, on cancellation too.
+#[derive(Debug)]
+pub struct InFlight {
+    instance: Arc<Instance>,
+}
+
+impl InFlight {
+    pub fn begin(instance: Arc<Instance>) -> Self {
+        instance.state.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { instance }
+    }
+
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.instance.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,132 @@
+//! Counts of a service, as atomics that the request path adds to and the admin endpoint reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What was counted on one service; it outlives snapshots as long as the service exists.
+#[derive(Debug, Default)]
+pub struct ServiceStats {
+    /// Whole requests, as the client saw them.
+    pub requests: Histogram,
+    /// Attempts, from choosing the instance to the head of its response.
+    pub attempts: Histogram,
+    retries: [AtomicU64; RETRY_CAUSES.len()],
+    pub retries_denied: AtomicU64,
+    /// Requests answered 503 because no instance could be picked.
+    pub refused: AtomicU64,
+    /// Steps of `round_robin`, and the order in which instances were picked.
+    pub(super) turn: AtomicU64,
+}
+
+/// Why there was a further attempt, as the metric's label says it.
+pub const RETRY_CAUSES: [&str; 4] = ["connect_failed", "connect_timeout", "reset", "status"];
+
+impl ServiceStats {
+    /// `cause` is an index into `RETRY_CAUSES`.
+    pub fn count_retry(&self, cause: usize) {
+        if let Some(counter) = self.retries.get(cause) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RETRY_CAUSES.iter().zip(&self.retries).map(|(cause, n)| (*cause, n.load(Ordering::Relaxed)))
+    }
+}
+
+/// Durations in buckets that double from 250 µs to 65.5 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS + 1],
+    sum_us: AtomicU64,
+}
+
+/// A histogram at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistogramReading {
+    /// Upper bound in microseconds and count, not cumulative; the last bound is `u64::MAX`.
+    pub buckets: Vec<(u64, u64)>,
+    pub sum_us: u64,
+}
+
+impl Histogram {
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = match us.div_ceil(FIRST_BOUND_US) {
+            0 | 1 => 0,
+            n => (u64::BITS - (n - 1).leading_zeros()) as usize,
+        };
+        self.buckets[bucket.min(BUCKETS)].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    pub fn read(&self) -> HistogramReading {
+        let bound = |at: usize| if at < BUCKETS { FIRST_BOUND_US << at } else { u64::MAX };
+        let buckets = self.buckets.iter().enumerate().map(|(at, n)| (bound(at), n.load(Ordering::Relaxed))).collect();
+        HistogramReading { buckets, sum_us: self.sum_us.load(Ordering::Relaxed) }
+    }
+}
+
+impl HistogramReading {
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, n)| n).sum()
+    }
+
+    /// The duration below which the given share of the recorded ones lies, interpolated within its bucket.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let rank = share * self.count() as f64;
+        let (mut below, mut lower) = (0.0, 0);
+        for &(bound, n) in self.buckets.iter().filter(|(_, n)| *n > 0 || rank == 0.0) {
+            let upper = if bound == u64::MAX { FIRST_BOUND_US << BUCKETS } else { bound };
+            lower = lower.max(if upper == FIRST_BOUND_US { 0 } else { upper / 2 });
+            if below + n as f64 >= rank {
+                let within = if n == 0 { 0.0 } else { (rank - below) / n as f64 };
+                return (self.count() > 0).then(|| Duration::from_micros(lower + ((upper - lower) as f64 * within) as u64));
+            }
+            below += n as f64;
+        }
+        None
+    }
+}
+
+const FIRST_BOUND_US: u64 = 250;
+const BUCKETS: usize = 19;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_falls_at_or_below_its_bound() {
+        for (us, bound) in [
+            (0, 250),
+            (250, 250),
+            (251, 500),
+            (500, 500),
+            (501, 1000),
+            (1000, 1000),
+            (1001, 2000),
+            (65_536_000, 65_536_000),
+            (70_000_000, u64::MAX),
+        ] {
+            let histogram = Histogram::default();
+            histogram.record(Duration::from_micros(us));
+            let hit = histogram.read().buckets.into_iter().find(|(_, n)| *n == 1).unwrap();
+            assert_eq!(hit.0, bound, "{us} µs");
+        }
+    }
+
+    #[test]
+    fn quantiles_lie_within_the_right_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.read().quantile(0.5), None);
+        (0..90).for_each(|_| histogram.record(Duration::from_micros(900)));
+        (0..10).for_each(|_| histogram.record(Duration::from_millis(100)));
+        let reading = histogram.read();
+        let p50 = reading.quantile(0.5).unwrap();
+        let p99 = reading.quantile(0.99).unwrap();
+        assert!((500..=1000).contains(&p50.as_micros()), "{p50:?}");
+        assert!((64..=128).contains(&p99.as_millis()), "{p99:?}");
+        assert_eq!((reading.count(), reading.sum_us), (100, 90 * 900 + 10 * 100_000));
+    }
+}

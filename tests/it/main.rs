@@ -1,0 +1,3 @@
+//! Stories told to built programs and running services.
+
+mod sample;
