@@ -17,6 +17,7 @@ pub(crate) mod fields;
 mod foreign;
 mod instance;
 pub(crate) mod node;
+mod not_yet;
 mod policy;
 mod policy_json;
 mod record;
