@@ -80,10 +80,12 @@ impl Catalog {
     pub fn apply(&mut self, events: Vec<Event>, resolutions: Vec<Resolution>, now: Instant, wall: SystemTime) -> Applied {
         let previous = self.live.load_full();
         let mut applied = Applied { revision: previous.revision, ..Applied::default() };
+        let mut registry_known = previous.registry_known;
         let mut routes = Vec::new();
         for event in events {
             if event.origin == Origin::Registry {
                 applied.revision = event.revision;
+                registry_known = true;
             }
             for change in event.changes {
                 self.absorb(event.origin, event.revision, change, &mut applied.services, &mut routes);
@@ -98,7 +100,7 @@ impl Catalog {
             applied.services.extend(self.expiries.pop_first().map(|(_, service)| service));
         }
 
-        let mut next = Snapshot::succeed(&previous, applied.revision);
+        let mut next = Snapshot { registry_known, ..Snapshot::succeed(&previous, applied.revision) };
         if !routes.is_empty() {
             self.history.routes(&routes, applied.revision, wall);
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));

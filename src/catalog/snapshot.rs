@@ -11,6 +11,8 @@ use crate::routing::RouteTable;
 pub struct Snapshot {
     /// The registry's revision; 0 before the first list.
     pub revision: u64,
+    /// The registry has been heard of, from itself or from the copy on disk: what is missing here does not exist.
+    pub registry_known: bool,
     /// Counts the snapshots of this process.
     pub sequence: u64,
     pub routes: Arc<RouteTable>,

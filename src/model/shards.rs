@@ -86,8 +86,8 @@ mod tests {
         assert_eq!(after.remove("8").as_deref(), Some(&8));
         assert!(after.remove("none").is_none());
 
-        assert_eq!((before.get("7").as_deref(), before.get("8").is_some(), before.len()), (Some(&Arc::new(7)), true, 2000));
-        assert_eq!((after.get("7").as_deref(), after.get("8").is_some(), after.len()), (Some(&Arc::new(70)), false, 1999));
+        assert_eq!((before.get("7"), before.get("8").is_some(), before.len()), (Some(&Arc::new(7)), true, 2000));
+        assert_eq!((after.get("7"), after.get("8").is_some(), after.len()), (Some(&Arc::new(70)), false, 1999));
         let shared = before.shards.iter().zip(&after.shards).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert!(shared >= SHARDS - 2, "{shared} of {SHARDS} shards are shared");
     }

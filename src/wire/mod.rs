@@ -1,16 +1,58 @@
 //! FLOOR 1. The JSON and TOML forms of what is declared, both directions.
+//!
+//! 1. Bytes of the registry become text (`record`), then a tree of `Node`s; the file's TOML becomes the same tree (`node`).
+//! 2. One converter per record (`instance`, `policy`, `route`, `certificate`) takes its fields through `Fields`, which
+//!    collects every problem with its path, so a writer learns all of them at once.
+//! 3. What has no problem is a value of `model`; nobody behind this door checks it again.
+//!
+//! Unknown fields are warnings in a record (an old proxy must survive a new writer) and errors in the file (a typing
+//! mistake must not be silently ignored). There is no serde derive here: what is absent has its default in `model` alone.
 
-use crate::model::{CertificateName, CertificateSpec, InstanceSpec, Override, RouteName, RouteSpec, ServicePolicy};
+mod certificate;
+pub(crate) mod fields;
+mod instance;
+pub(crate) mod node;
+mod policy;
+mod policy_json;
+mod record;
+#[cfg(test)]
+mod round_trip;
+mod route;
+pub(crate) mod scalar;
+mod suggest;
+mod time;
+
+use std::fmt;
+
+pub use certificate::parse_certificate;
+pub(crate) use instance::read_instance;
+pub use instance::{instance_json, override_json, parse_instance, parse_override};
+pub use policy::parse_policy;
+pub(crate) use policy::read_policy;
+pub use policy_json::policy_json;
+pub(crate) use route::read_route;
+pub use route::{parse_route, route_json};
+pub(crate) use suggest::closest;
 
 /// One thing that is wrong, or odd, in a record or a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Which field, as in `retry.methods[1]`; empty for the value as a whole.
+    /// Which field, as in `retry.methods[1]`; empty for the value as a whole. Of a setting that did not come from the
+    /// file it is the variable or the flag that said it.
     pub path: String,
     /// Counted from 1, in a file.
     pub line: Option<usize>,
     /// What was said and what would be right.
     pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
 }
 
 /// A record that can be used, and what was odd about it (unknown fields: an old proxy must survive a new writer).
@@ -21,23 +63,3 @@ pub struct Parsed<T> {
 }
 
 pub type ParseResult<T> = Result<Parsed<T>, Vec<Problem>>;
-
-pub fn parse_instance(_value: &[u8]) -> ParseResult<InstanceSpec> {
-    Err(Vec::new())
-}
-
-pub fn parse_override(_value: &[u8]) -> ParseResult<Override> {
-    Err(Vec::new())
-}
-
-pub fn parse_policy(_value: &[u8]) -> ParseResult<ServicePolicy> {
-    Err(Vec::new())
-}
-
-pub fn parse_route(_name: &RouteName, _value: &[u8]) -> ParseResult<RouteSpec> {
-    Err(Vec::new())
-}
-
-pub fn parse_certificate(_name: &CertificateName, _value: &[u8]) -> ParseResult<CertificateSpec> {
-    Err(Vec::new())
-}

@@ -1,0 +1,64 @@
+//! `/certificates/NAME`: two PEM texts. Whether they are good certificates is decided where they are used.
+
+use crate::model::{CertificateName, CertificateSpec};
+
+use super::ParseResult;
+use super::fields::Read;
+use super::node::{Node, Value};
+use super::record::read_json;
+
+pub fn parse_certificate(name: &CertificateName, value: &[u8]) -> ParseResult<CertificateSpec> {
+    read_json(value, BYTES_MAX, |fields| {
+        let chain = fields.required("chain", pem("CERTIFICATE"));
+        let key = fields.required("key", pem("PRIVATE KEY"));
+        Some(CertificateSpec { name: name.clone(), chain: chain?, key: key? })
+    })
+}
+
+/// A PEM text with at least one block of this kind. Its messages never repeat the text, which may be a key.
+pub(super) fn pem(kind: &'static str) -> impl Fn(&Node) -> Read<String> {
+    move |node| match &node.value {
+        Value::Text(text) if begins_block(text, kind) => Ok(text.clone()),
+        _ => Err(format!("is not a PEM text with a block of -----BEGIN {kind}-----")),
+    }
+}
+
+/// Also of `RSA PRIVATE KEY` and `EC PRIVATE KEY`.
+fn begins_block(text: &str, kind: &str) -> bool {
+    text.lines().any(|line| {
+        let label = line.trim().strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
+        label.is_some_and(|label| label.ends_with(kind))
+    })
+}
+
+const BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: &str) -> ParseResult<CertificateSpec> {
+        parse_certificate(&CertificateName::parse("shop").unwrap(), value.as_bytes())
+    }
+
+    #[test]
+    fn both_texts_are_needed_and_look_like_what_they_are() {
+        let good = r#"{"chain":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+                       "key":"-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n"}"#;
+        assert!(parse(good).unwrap().value.chain.starts_with("-----BEGIN"));
+        let problems = parse(r#"{"chain":"-----BEGIN CERTIFICATE REQUEST-----"}"#).unwrap_err();
+        let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["chain", "key"], "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_is_never_repeated_in_a_message() {
+        let problems = parse(r#"{"chain":"SECRET","key":"SECRET"}"#).unwrap_err();
+        assert!(!format!("{problems:?}").contains("SECRET"));
+        assert!(parse(r#"{"chain":{"a":"SECRET"},"key":["SECRET"], "kye":"SECRET"}"#).is_err());
+        assert_eq!(
+            parse(&"x".repeat(BYTES_MAX + 1)).unwrap_err()[0].message,
+            "the value has 262145 bytes; at most 262144 are allowed"
+        );
+    }
+}

@@ -1,0 +1,325 @@
+//! `/services/SERVICE` and the policy part of the file's `[[service]]`. The defaults are those of `model`.
+
+use crate::model::{
+    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, RetryPolicy, ServicePolicy,
+    StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+};
+
+use super::ParseResult;
+use super::certificate::pem;
+use super::fields::{Fields, Read};
+use super::instance::path;
+use super::node::{Node, Value, quoted};
+use super::record::read_json;
+use super::scalar::{
+    boolean, duration, duration_above_zero, header_name, method, number, one_of, percent, show_duration, size, text, word,
+};
+
+/// Every field is optional; what is absent or null has its default.
+pub fn parse_policy(value: &[u8]) -> ParseResult<ServicePolicy> {
+    read_json(value, BYTES_MAX, |fields| Some(read_policy(fields)))
+}
+
+/// Takes the fields of a policy. What is wrong has been noted, and the caller's report refuses the whole.
+pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
+    let default = ServicePolicy::default();
+    let balance = fields.or("balance", default.balance, one_of(&Balance::ALL, Balance::as_str));
+    let hash_on = fields.optional("hash_on", hash_on);
+    if hash_on.is_some() && !matches!(balance, Balance::Maglev | Balance::Hash) {
+        fields.odd("hash_on", format!("is not used by balance {:?}, only by \"maglev\" and \"hash\"", balance.as_str()));
+    }
+    ServicePolicy {
+        balance,
+        hash_on,
+        probe: probe(&mut fields.section_or_empty("probe")),
+        ejection: ejection(&mut fields.section_or_empty("ejection")),
+        retry: retry(&mut fields.section_or_empty("retry")),
+        timeouts: timeouts(&mut fields.section_or_empty("timeouts")),
+        slow_start: fields.or("slow_start", default.slow_start, duration),
+        panic: fields.or("panic", default.panic, panic),
+        limits: limits(&mut fields.section_or_empty("limits")),
+        sticky: fields.section("sticky").and_then(|mut sticky| self::sticky(&mut sticky)),
+        protection: protection(&mut fields.section_or_empty("protection")),
+        zone_aware: fields.or("zone_aware", default.zone_aware, boolean),
+        tls: fields.section("tls").map(|mut tls| self::tls(&mut tls)),
+    }
+}
+
+fn probe(fields: &mut Fields<'_>) -> ProbePolicy {
+    let default = ProbePolicy::default();
+    let probe = ProbePolicy {
+        kind: fields.optional("kind", one_of(&PROBE_KINDS, probe_kind)),
+        path: fields.optional("path", path),
+        interval: fields.or("interval", default.interval, duration_above_zero),
+        timeout: fields.or("timeout", default.timeout, duration_above_zero),
+        rise: fields.or("rise", default.rise, number(1..=COUNT_MAX)),
+        fall: fields.or("fall", default.fall, number(1..=COUNT_MAX)),
+        expect: fields.or("expect", default.expect, statuses),
+        body: fields.optional("body", word),
+        host: fields.optional("host", host_field),
+    };
+    if probe.timeout >= probe.interval {
+        let (timeout, interval) = (show_duration(probe.timeout), show_duration(probe.interval));
+        fields.wrong("timeout", format!("{timeout} is not shorter than the interval, {interval}"));
+    }
+    let over_http = matches!(probe.kind, None | Some(ProbeKind::Http));
+    for (key, said) in [("path", probe.path.is_some()), ("body", probe.body.is_some())] {
+        if said && !over_http {
+            fields.odd(key, "is only used by probes of kind \"http\"");
+        }
+    }
+    probe
+}
+
+fn ejection(fields: &mut Fields<'_>) -> EjectionPolicy {
+    let default = EjectionPolicy::default();
+    let ejection = EjectionPolicy {
+        enabled: fields.or("enabled", default.enabled, boolean),
+        consecutive: fields.or("consecutive", default.consecutive, number(1..=COUNT_MAX)),
+        connect_failures: fields.or("connect_failures", default.connect_failures, number(1..=COUNT_MAX)),
+        ratio_percent: fields.or("ratio_percent", default.ratio_percent, number(1..=100)),
+        base: fields.or("base", default.base, duration_above_zero),
+        max: fields.or("max", default.max, duration_above_zero),
+        max_percent: fields.or("max_percent", default.max_percent, percent),
+    };
+    if ejection.base > ejection.max {
+        let (base, max) = (show_duration(ejection.base), show_duration(ejection.max));
+        fields.wrong("base", format!("{base} is longer than max, {max}"));
+    }
+    ejection
+}
+
+fn retry(fields: &mut Fields<'_>) -> RetryPolicy {
+    let default = RetryPolicy::default();
+    RetryPolicy {
+        attempts: fields.or("attempts", default.attempts, number(0..=ATTEMPTS_MAX)),
+        budget_percent: fields.or("budget_percent", default.budget_percent, percent),
+        budget_floor: fields.or("budget_floor", default.budget_floor, number(0..=COUNT_MAX)),
+        per_try_timeout: fields.optional("per_try_timeout", duration_above_zero),
+        buffer: fields.or("buffer", default.buffer, size(0..=BUFFER_MAX)),
+        methods: fields.list("methods", method).unwrap_or(default.methods),
+    }
+}
+
+fn timeouts(fields: &mut Fields<'_>) -> TimeoutPolicy {
+    let default = TimeoutPolicy::default();
+    TimeoutPolicy {
+        connect: fields.or("connect", default.connect, duration_above_zero),
+        response_head: fields.or("response_head", default.response_head, duration_above_zero),
+        idle: fields.or("idle", default.idle, duration_above_zero),
+        upgraded_idle: fields.or("upgraded_idle", default.upgraded_idle, duration_above_zero),
+        drain: fields.or("drain", default.drain, duration),
+    }
+}
+
+fn limits(fields: &mut Fields<'_>) -> LimitPolicy {
+    let default = LimitPolicy::default();
+    LimitPolicy {
+        in_flight: fields.or("in_flight", default.in_flight, number(1..=COUNT_MAX)),
+        queue: fields.or("queue", default.queue, number(0..=COUNT_MAX)),
+        queue_wait: fields.or("queue_wait", default.queue_wait, duration),
+    }
+}
+
+fn sticky(fields: &mut Fields<'_>) -> Option<StickyPolicy> {
+    let cookie = fields.required("cookie", cookie_name);
+    let ttl = fields.optional("ttl", duration_above_zero);
+    Some(StickyPolicy { cookie: cookie?, ttl })
+}
+
+fn protection(fields: &mut Fields<'_>) -> ProtectionPolicy {
+    let default = ProtectionPolicy::default();
+    ProtectionPolicy {
+        percent: fields.or("percent", default.percent, percent),
+        window: fields.or("window", default.window, duration_above_zero),
+        limbo: fields.or("limbo", default.limbo, duration),
+    }
+}
+
+fn tls(fields: &mut Fields<'_>) -> UpstreamTls {
+    let tls = UpstreamTls {
+        verify: fields.or("verify", true, boolean),
+        server_name: fields.optional("server_name", server_name),
+        ca: fields.optional("ca", pem("CERTIFICATE")),
+    };
+    if !tls.verify && tls.ca.is_some() {
+        fields.odd("ca", "is not used while verify is false");
+    }
+    tls
+}
+
+pub(super) fn probe_kind(kind: ProbeKind) -> &'static str {
+    match kind {
+        ProbeKind::Http => "http",
+        ProbeKind::Tcp => "tcp",
+        ProbeKind::Grpc => "grpc",
+        ProbeKind::None => "none",
+    }
+}
+
+fn hash_on(node: &Node) -> Read<HashOn> {
+    let said = text(node)?;
+    match said.split_once(':') {
+        None if said == "path" => return Ok(HashOn::Path),
+        None if said == "client" => return Ok(HashOn::Client),
+        Some(("header", name)) => return header_name(name).map(HashOn::Header),
+        Some(("cookie", name)) if is_token(name) => return Ok(HashOn::Cookie(name.to_owned())),
+        Some(("query", name)) if !name.is_empty() => return Ok(HashOn::Query(name.to_owned())),
+        _ => {}
+    }
+    Err(format!("{} is not one of \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"path\", \"client\"", quoted(said)))
+}
+
+fn panic(node: &Node) -> Read<Panic> {
+    match &node.value {
+        Value::Text(said) if said == "fail" => Ok(Panic::Fail),
+        Value::Integer(n @ 0..=100) => Ok(Panic::Below(*n as u8)),
+        _ => Err(format!("{} is not a percentage in 0..=100, nor \"fail\"", node.shown())),
+    }
+}
+
+/// `"200-399"`, `"200,204,300-302"`.
+fn statuses(node: &Node) -> Read<StatusRanges> {
+    let said = text(node)?;
+    let status = |t: &str| t.trim().parse::<u16>().ok().filter(|s| (100..=599).contains(s));
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((status(first)?, status(last)?)).filter(|(first, last)| first <= last)
+    };
+    match said.split(',').map(range).collect() {
+        Some(ranges) => Ok(StatusRanges(ranges)),
+        None => Err(format!("{} is not a set of statuses in 100..=599 such as \"200-399\" or \"200,204\"", quoted(said))),
+    }
+}
+
+fn cookie_name(node: &Node) -> Read<String> {
+    match text(node)? {
+        name if is_token(name) => Ok(name.to_owned()),
+        name => Err(format!("{} cannot be the name of a cookie", quoted(name))),
+    }
+}
+
+/// What a probe sends as `Host`.
+fn host_field(node: &Node) -> Read<String> {
+    match text(node)? {
+        host if http::uri::Authority::try_from(host).is_ok_and(|a| !a.as_str().contains('@')) => Ok(host.to_owned()),
+        host => Err(format!("{} is not a host such as \"shop.example\" or \"shop.example:8080\"", quoted(host))),
+    }
+}
+
+/// The name a certificate has to have.
+fn server_name(node: &Node) -> Read<String> {
+    let said = text(node)?;
+    let letters = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let is_name = said.len() <= 253 && said.split('.').all(letters);
+    if is_name || said.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(said.to_owned());
+    }
+    Err(format!("{} is neither a DNS name nor an IP address", quoted(said)))
+}
+
+/// RFC 9110's `token`.
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+const PROBE_KINDS: [ProbeKind; 4] = [ProbeKind::Http, ProbeKind::Tcp, ProbeKind::Grpc, ProbeKind::None];
+const BYTES_MAX: usize = 64 * 1024;
+/// More attempts than this only multiply an outage.
+const ATTEMPTS_MAX: u8 = 10;
+/// Bytes of one request's body in memory; times the requests in flight this is what a service may cost.
+const BUFFER_MAX: u64 = 1024 * 1024;
+/// Of anything counted; beyond it a limit is none.
+const COUNT_MAX: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn problems(value: &str) -> Vec<String> {
+        parse_policy(value.as_bytes()).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    fn read(value: &str) -> ServicePolicy {
+        let parsed = parse_policy(value.as_bytes()).unwrap();
+        assert!(parsed.warnings.is_empty(), "{:?}", parsed.warnings);
+        parsed.value
+    }
+
+    #[test]
+    fn the_policy_of_the_contract_is_the_default_but_for_its_probe() {
+        let contract = r#"{"v":1,"balance":"p2c","hash_on":null,
+            "probe":{"kind":"http","path":"/healthz","interval":"5s","timeout":"2s","rise":2,"fall":3,"expect":"200-399","body":null,"host":null},
+            "ejection":{"enabled":true,"consecutive":5,"connect_failures":3,"ratio_percent":50,"base":"10s","max":"300s","max_percent":30},
+            "retry":{"attempts":1,"budget_percent":20,"budget_floor":3,"per_try_timeout":null,"buffer":"64KiB","methods":["GET","HEAD","OPTIONS","TRACE"]},
+            "timeouts":{"connect":"1s","response_head":"15s","idle":"5m","upgraded_idle":"1h","drain":"30s"},
+            "slow_start":"30s","panic":50,"limits":{"in_flight":4096,"queue":1024,"queue_wait":"1s"},
+            "sticky":null,"protection":{"percent":30,"window":"10s","limbo":"10m"},"zone_aware":false,"tls":null}"#;
+        let mut expected = ServicePolicy::default();
+        expected.probe.kind = Some(ProbeKind::Http);
+        expected.probe.path = Some("/healthz".into());
+        assert_eq!(read(contract), expected);
+        assert_eq!(read("{}"), ServicePolicy::default());
+    }
+
+    #[test]
+    fn the_parts_that_are_off_by_default_read_too() {
+        let policy = read(
+            r#"{"balance":"maglev","hash_on":"header:X-User","panic":"fail","sticky":{"cookie":"s","ttl":"1h"},
+                "tls":{"verify":false,"server_name":"api.internal"},"retry":{"per_try_timeout":"2s","methods":[]},
+                "probe":{"expect":"200,204,300-302","host":"api:8080"}}"#,
+        );
+        assert_eq!((policy.balance, policy.hash_on), (Balance::Maglev, Some(HashOn::Header("x-user".into()))));
+        assert_eq!(policy.panic, Panic::Fail);
+        assert_eq!(policy.sticky, Some(StickyPolicy { cookie: "s".into(), ttl: Some(Duration::from_secs(3600)) }));
+        assert_eq!(policy.tls, Some(UpstreamTls { verify: false, server_name: Some("api.internal".into()), ca: None }));
+        assert_eq!((policy.retry.per_try_timeout, policy.retry.methods), (Some(Duration::from_secs(2)), vec![]));
+        assert_eq!(policy.probe.expect, StatusRanges(vec![(200, 200), (204, 204), (300, 302)]));
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_with_its_path() {
+        let policy = r#"{"balance":"p3c","hash_on":"cookie:","probe":{"rise":0,"interval":5,"expect":"399-200"},
+            "retry":{"methods":["GET","get",1],"buffer":"64KB"},"panic":101,"sticky":{},"tls":{"ca":"none","server_name":"a b"},
+            "limits":[]}"#;
+        assert_eq!(
+            problems(policy),
+            [
+                "balance: \"p3c\" is not one of p2c, peak_ewma, least_conn, round_robin, random, maglev, hash; did you mean \"p2c\"?",
+                "hash_on: \"cookie:\" is not one of \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"path\", \"client\"",
+                "probe.interval: 5 is not a duration such as \"250ms\", \"10s\" or \"5m\"",
+                "probe.rise: 0 is not in 1..=1000000",
+                "probe.expect: \"399-200\" is not a set of statuses in 100..=599 such as \"200-399\" or \"200,204\"",
+                "retry.buffer: \"64KB\" is not a size such as \"512B\", \"64KiB\" or \"1MiB\"",
+                "retry.methods[1]: \"get\" is not a method such as \"GET\"",
+                "retry.methods[2]: 1 is not a text",
+                "panic: 101 is not a percentage in 0..=100, nor \"fail\"",
+                "limits: a list is not a table of fields",
+                "sticky.cookie: is missing",
+                "tls.server_name: \"a b\" is neither a DNS name nor an IP address",
+                "tls.ca: is not a PEM text with a block of -----BEGIN CERTIFICATE-----",
+            ]
+        );
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_problems() {
+        assert_eq!(problems(r#"{"probe":{"interval":"2s"}}"#), ["probe.timeout: 2s is not shorter than the interval, 2s"]);
+        assert_eq!(problems(r#"{"ejection":{"base":"10m"}}"#), ["ejection.base: 10m is longer than max, 5m"]);
+    }
+
+    #[test]
+    fn fields_without_effect_are_odd() {
+        let warnings = parse_policy(br#"{"hash_on":"path","probe":{"kind":"tcp","path":"/x"},"prob":1}"#).unwrap().warnings;
+        let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "hash_on: is not used by balance \"p2c\", only by \"maglev\" and \"hash\"",
+                "probe.path: is only used by probes of kind \"http\"",
+                "prob: unknown field, ignored; did you mean \"probe\"?",
+            ]
+        );
+    }
+}

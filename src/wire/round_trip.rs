@@ -1,0 +1,245 @@
+//! What we write, we read back: every spec that our types can hold survives its record. And no bytes at all make a
+//! reader panic.
+
+use std::num::NonZeroU16;
+use std::time::{Duration, SystemTime};
+
+use proptest::option::of;
+use proptest::prelude::*;
+
+use crate::model::*;
+
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_instance_survives_its_record(spec in instance()) {
+        prop_assert_eq!(reread(&instance_json(&spec), parse_instance), spec);
+    }
+
+    #[test]
+    fn an_override_survives_its_record(value in an_override()) {
+        prop_assert_eq!(reread(&override_json(&value), parse_override), value);
+    }
+
+    #[test]
+    fn a_policy_survives_its_record(policy in policy()) {
+        prop_assert_eq!(reread(&policy_json(&policy), parse_policy), policy);
+    }
+
+    #[test]
+    fn a_route_survives_its_record(route in route()) {
+        prop_assert_eq!(reread(&route_json(&route), |value| parse_route(&route.name, value)), route);
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(text in r#"(\{?("(v|address|probe|until|hosts|tls|headers)":)?[\PC\[\]{},:"0-9-]{0,20}\}?){0,4}"#) {
+        let value = text.as_bytes();
+        let _ = (parse_instance(value), parse_override(value), parse_policy(value));
+        let _ = parse_route(&RouteName::parse("r").unwrap(), value);
+        let _ = parse_certificate(&CertificateName::parse("c").unwrap(), value);
+    }
+}
+
+#[track_caller]
+fn reread<T: std::fmt::Debug>(record: &serde_json::Value, parse: impl Fn(&[u8]) -> ParseResult<T>) -> T {
+    let parsed = parse(record.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{record}: {problems:?}"));
+    assert!(parsed.warnings.iter().all(|w| !w.message.contains("unknown")), "{record}: {:?}", parsed.warnings);
+    parsed.value
+}
+
+fn instance() -> impl Strategy<Value = InstanceSpec> {
+    let address = "([a-z]{1,9}|10\\.0\\.0\\.[1-9]|\\[2001:db8::[1-9]\\]):[1-9][0-9]{0,3}";
+    let probe = (of("/[a-z?=&]{0,9}"), of(1..=u16::MAX));
+    (
+        address,
+        any::<u16>(),
+        lifecycle(),
+        any::<u8>(),
+        of("[a-z]{1,5}"),
+        proptest::sample::select(Protocol::ALL.to_vec()),
+        any::<u32>(),
+        probe,
+        proptest::collection::btree_map(".{0,5}", ".{0,5}", 0..4),
+    )
+        .prop_map(|(address, weight, lifecycle, tier, zone, protocol, max_requests, (path, port), metadata)| InstanceSpec {
+            address: Address::parse(&address).unwrap(),
+            weight,
+            lifecycle,
+            tier,
+            zone: zone.map(Into::into),
+            protocol,
+            max_requests,
+            probe: ProbeTarget { path, port: port.and_then(NonZeroU16::new) },
+            metadata,
+        })
+}
+
+fn lifecycle() -> impl Strategy<Value = Lifecycle> {
+    proptest::sample::select(Lifecycle::ALL.to_vec())
+}
+
+fn an_override() -> impl Strategy<Value = Override> {
+    let until = (0..4_000_000_000u64, 0..1_000_000_000u32).prop_map(|(s, n)| SystemTime::UNIX_EPOCH + Duration::new(s, n));
+    (of(lifecycle()), of(any::<u16>()), of(until)).prop_map(|(lifecycle, weight, until)| Override { lifecycle, weight, until })
+}
+
+/// Longer than a day is left out only because the fields that must be shorter than others would then reject most.
+fn some_time() -> impl Strategy<Value = Duration> {
+    (0..86_400u64, 0..1_000_000_000u32).prop_map(|(s, n)| Duration::new(s, n))
+}
+
+fn positive() -> impl Strategy<Value = Duration> {
+    some_time().prop_map(|d| d + Duration::from_nanos(1))
+}
+
+fn policy() -> impl Strategy<Value = ServicePolicy> {
+    let hash_on = proptest::sample::select(vec![
+        HashOn::Header("x-user".into()),
+        HashOn::Cookie("s".into()),
+        HashOn::Query("q:1".into()),
+        HashOn::Path,
+        HashOn::Client,
+    ]);
+    let balance = (proptest::sample::select(Balance::ALL.to_vec()), of(hash_on));
+    let panic = prop_oneof![(0..=100u8).prop_map(Panic::Below), Just(Panic::Fail)];
+    let limits = (1..1_000_000u32, 0..1_000_000u32, some_time()).prop_map(|(in_flight, queue, queue_wait)| LimitPolicy {
+        in_flight,
+        queue,
+        queue_wait,
+    });
+    let protection =
+        (0..=100u8, positive(), some_time()).prop_map(|(percent, window, limbo)| ProtectionPolicy { percent, window, limbo });
+    let sticky = ("[a-z_]{1,9}", of(positive())).prop_map(|(cookie, ttl)| StickyPolicy { cookie, ttl });
+    let ca = "-----BEGIN CERTIFICATE-----\n[A-Za-z0-9]{4}\n-----END CERTIFICATE-----\n";
+    let tls =
+        (any::<bool>(), of("[a-z]{1,9}"), of(ca)).prop_map(|(verify, server_name, ca)| UpstreamTls { verify, server_name, ca });
+    let traffic = (probe(), ejection(), retry(), timeouts(), limits, protection);
+    (balance, traffic, some_time(), panic, of(sticky), of(tls), any::<bool>()).prop_map(
+        |(
+            (balance, hash_on),
+            (probe, ejection, retry, timeouts, limits, protection),
+            slow_start,
+            panic,
+            sticky,
+            tls,
+            zone_aware,
+        )| {
+            ServicePolicy {
+                balance,
+                hash_on,
+                probe,
+                ejection,
+                retry,
+                timeouts,
+                slow_start,
+                panic,
+                limits,
+                sticky,
+                protection,
+                zone_aware,
+                tls,
+            }
+        },
+    )
+}
+
+fn probe() -> impl Strategy<Value = ProbePolicy> {
+    let kind = proptest::sample::select(vec![ProbeKind::Http, ProbeKind::Tcp, ProbeKind::Grpc, ProbeKind::None]);
+    let ranges = proptest::collection::vec((100..=599u16, 0..100u16).prop_map(|(a, n)| (a, (a + n).min(599))), 1..4);
+    let counts = (1..1_000_000u32, 1..1_000_000u32);
+    (of(kind), of("/[a-z]{0,9}"), positive(), positive(), counts, ranges, of(".{1,9}"), of("[a-z]{1,9}:80")).prop_map(
+        |(kind, path, timeout, longer, (rise, fall), ranges, body, host)| ProbePolicy {
+            kind,
+            path,
+            interval: timeout + longer,
+            timeout,
+            rise,
+            fall,
+            expect: StatusRanges(ranges),
+            body,
+            host,
+        },
+    )
+}
+
+fn ejection() -> impl Strategy<Value = EjectionPolicy> {
+    (any::<bool>(), 1..1_000_000u32, 1..1_000_000u32, 1..=100u8, positive(), some_time(), 0..=100u8).prop_map(
+        |(enabled, consecutive, connect_failures, ratio_percent, base, longer, max_percent)| EjectionPolicy {
+            enabled,
+            consecutive,
+            connect_failures,
+            ratio_percent,
+            base,
+            max: base + longer,
+            max_percent,
+        },
+    )
+}
+
+fn retry() -> impl Strategy<Value = RetryPolicy> {
+    let methods = proptest::sample::subsequence(vec![http::Method::GET, http::Method::PUT, http::Method::DELETE], 0..=3);
+    (0..=10u8, 0..=100u8, 0..1000u32, of(positive()), 0..=1024 * 1024u64, methods).prop_map(
+        |(attempts, budget_percent, budget_floor, per_try_timeout, buffer, methods)| RetryPolicy {
+            attempts,
+            budget_percent,
+            budget_floor,
+            per_try_timeout,
+            buffer,
+            methods,
+        },
+    )
+}
+
+fn timeouts() -> impl Strategy<Value = TimeoutPolicy> {
+    (positive(), positive(), positive(), positive(), some_time()).prop_map(
+        |(connect, response_head, idle, upgraded_idle, drain)| TimeoutPolicy {
+            connect,
+            response_head,
+            idle,
+            upgraded_idle,
+            drain,
+        },
+    )
+}
+
+fn route() -> impl Strategy<Value = RouteSpec> {
+    let host = "(\\*\\.)?[a-z]{1,5}\\.example".prop_map(|h| HostPattern::parse(&h).unwrap());
+    let path = prop_oneof![
+        Just(PathMatch::Any),
+        "/[a-zé%/]{0,9}".prop_map(|p| PathMatch::Exact(p.into())),
+        "(/[a-z]{1,5}){1,3}".prop_map(|p| PathMatch::Prefix(p.into())),
+        Just(PathMatch::Prefix("/".into())),
+        "\\^/[a-z]{1,5}\\$".prop_map(|p| PathMatch::Regex(regex::Regex::new(&p).unwrap())),
+    ];
+    let methods = proptest::sample::subsequence(vec![http::Method::GET, http::Method::POST], 0..=2);
+    (
+        proptest::collection::vec(host, 0..3),
+        path,
+        methods,
+        proptest::collection::vec(condition(), 0..4),
+        proptest::collection::vec(condition(), 0..4),
+        any::<i32>(),
+    )
+        .prop_map(|(hosts, path, methods, headers, query, priority)| RouteSpec {
+            name: RouteName::parse("r").unwrap(),
+            hosts,
+            path,
+            methods,
+            headers,
+            query,
+            priority,
+            service: ServiceName::parse("api").unwrap(),
+        })
+}
+
+fn condition() -> impl Strategy<Value = FieldMatch> {
+    let value = prop_oneof![
+        Just(ValueMatch::Present),
+        ".{0,5}".prop_map(ValueMatch::Exact),
+        "[a-z]{1,5}".prop_map(|p| ValueMatch::Regex(regex::Regex::new(&p).unwrap())),
+    ];
+    ("[a-z]{1,3}", value).prop_map(|(name, value)| FieldMatch { name, value })
+}
