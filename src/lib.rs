@@ -2,6 +2,7 @@ pub mod catalog;
 pub mod config;
 pub mod model;
 pub mod pool;
+pub mod proxy;
 pub mod registry;
 pub mod resolver;
 pub mod routing;
