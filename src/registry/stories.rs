@@ -3,6 +3,7 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{Client, DeleteOptions, Txn, TxnOp};
@@ -205,15 +206,14 @@ async fn a_restore_to_a_higher_revision_is_found_by_the_comparison() {
     following.stop().await;
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to)
+        let (from, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if from.is_dir() {
+            copy(&from, &to);
         } else {
-            drop(std::fs::copy(entry.path(), to).unwrap())
+            std::fs::copy(from, to).unwrap();
         }
     }
 }
