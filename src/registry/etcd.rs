@@ -1,6 +1,7 @@
 //! One etcd, asked and listened to: the calls of a session, in our words. Every call has a time limit.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::proto::PbKeyValue;
@@ -14,12 +15,13 @@ use super::connect::connect;
 use super::fault::Fault;
 use super::key::{Key, Prefix};
 use super::lineage::{self, Sighting};
-use super::reflector::{Edit, Record};
+use super::reflector::{Bytes, Edit, Record};
 use crate::config::EtcdConfig;
 
 /// A connection to one endpoint; clones share it.
 #[derive(Clone)]
 pub struct Etcd {
+    endpoint: Arc<str>,
     client: Client,
     kv: KvClient,
     meta: String,
@@ -38,7 +40,7 @@ pub struct Identity {
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
     /// The key before; `None` for the first page.
-    pub after: Option<super::reflector::Bytes>,
+    pub after: Option<Bytes>,
     /// The revision of the first page; `None` for the newest.
     pub revision: Option<u64>,
     pub n_keys: usize,
@@ -82,7 +84,11 @@ impl Etcd {
         let client = connect(config, endpoint).await.map_err(Fault::Connect)?;
         let kv = client.kv_client().max_decoding_message_size(LIST_MESSAGE_MAX);
         let (from, to) = prefix.range();
-        Ok(Self { client, kv, meta: prefix.key(&Key::Meta), from, to })
+        Ok(Self { endpoint: endpoint.into(), client, kv, meta: prefix.key(&Key::Meta), from, to })
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Reads the registry's epoch, with a majority behind it, and gives it one if it has none.

@@ -84,6 +84,7 @@ impl Follower {
         }
         let began = Instant::now();
         let (listing, sighting) = self.read(etcd).await?;
+        self.connected(etcd);
         self.not_listed_before = Instant::now() + RELIST_EVERY;
 
         let applied = self.reflector.conclude(listing, sighting.revision);
@@ -151,6 +152,7 @@ impl Follower {
             let relist = match step {
                 Step::Response(Ok(response)) => {
                     pulse.heard(Instant::now());
+                    self.connected(etcd);
                     self.take(response).await
                 }
                 Step::Response(Err(Fault::Compacted)) => Some(RelistReason::Compacted),
@@ -185,6 +187,14 @@ impl Follower {
             if let Some(reason) = relist {
                 return Ok(reason);
             }
+        }
+    }
+
+    /// A whole list or an open watch: not only a login.
+    fn connected(&self, etcd: &Etcd) {
+        if !self.status.is_connected() {
+            self.status.connected_to(etcd.endpoint());
+            info!(endpoint = etcd.endpoint(), "Registry connected");
         }
     }
 
