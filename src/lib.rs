@@ -4,4 +4,5 @@ pub mod model;
 pub mod pool;
 pub mod resolver;
 pub mod routing;
+pub mod telemetry;
 pub mod wire;
