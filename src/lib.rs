@@ -5,4 +5,5 @@ pub mod pool;
 pub mod registry;
 pub mod resolver;
 pub mod routing;
+pub mod telemetry;
 pub mod wire;
