@@ -1,5 +1,6 @@
 pub mod catalog;
 pub mod config;
+pub mod fetch;
 pub mod model;
 pub mod pool;
 pub mod registry;
