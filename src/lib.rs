@@ -3,6 +3,7 @@ pub mod config;
 pub mod fetch;
 pub mod model;
 pub mod pool;
+pub mod registrar;
 pub mod registry;
 pub mod resolver;
 pub mod routing;
