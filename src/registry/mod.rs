@@ -41,6 +41,7 @@ mod run;
 mod session;
 mod snapshot;
 mod status;
+mod store;
 #[cfg(test)]
 mod stories;
 
@@ -50,3 +51,4 @@ pub use key::{Key, KeyError, Prefix};
 pub use record::Rejected;
 pub use run::run;
 pub use status::{REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, RelistReason, Source};
+pub use store::{Entry, Listing, Record, Store, StoreError};
