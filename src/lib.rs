@@ -1,4 +1,5 @@
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod fetch;
 pub mod model;
