@@ -15,6 +15,8 @@ mod retries;
 /// Which request goes to which service.
 mod routing;
 
+/// An instance keeps itself registered; an operator changes the registry.
+mod register;
 /// The sample service by itself.
 mod sample;
 
