@@ -10,6 +10,9 @@
 //!    Any other `fault`: back to 1, resuming the watch where it was.
 //! 6. `keeper` writes what is in force to disk (`snapshot`), for a start while etcd is away. `status` shows all of this.
 //!
+//! Beside it, for who does not follow the registry but writes in it: `hold` keeps one key under a lease (the registrar), `store`
+//! asks and writes once (the commands).
+//!
 //! What holds:
 //! - A list is a difference: what did not change is not mentioned. Nothing is ever cleared to be filled again.
 //! - A registry out of reach changes nothing.
@@ -24,6 +27,7 @@ mod audit;
 mod connect;
 mod etcd;
 mod fault;
+mod hold;
 mod keeper;
 mod key;
 mod lineage;
@@ -37,11 +41,14 @@ mod run;
 mod session;
 mod snapshot;
 mod status;
+mod store;
 #[cfg(test)]
 mod stories;
 
 pub use connect::{ConnectError, connect, explain};
+pub use hold::{Held, Hold, HoldError, LeaseId, Notice, Opened, Sight, Written, revoke};
 pub use key::{Key, KeyError, Prefix};
 pub use record::Rejected;
 pub use run::run;
 pub use status::{REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, RelistReason, Source};
+pub use store::{Entry, Listing, Record, Store, StoreError};

@@ -20,6 +20,7 @@ pub(crate) mod node;
 mod not_yet;
 mod policy;
 mod policy_json;
+mod presence;
 mod record;
 #[cfg(test)]
 mod round_trip;
@@ -37,6 +38,7 @@ pub use instance::{instance_json, override_json, parse_instance, parse_override}
 pub use policy::parse_policy;
 pub(crate) use policy::read_policy;
 pub use policy_json::policy_json;
+pub use presence::{Presence, parse_presence, presence_json};
 pub(crate) use route::read_route;
 pub use route::{parse_route, route_json};
 pub(crate) use suggest::closest;

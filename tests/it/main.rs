@@ -33,6 +33,8 @@ mod routing;
 /// Signals.
 mod shutdown;
 
+/// An instance keeps itself registered; an operator changes the registry.
+mod register;
 /// The sample service by itself.
 mod sample;
 
