@@ -12,8 +12,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("exact", r#"{"path":"/v1/users/me","service":"exact"}"#),
     ("regex", r#"{"path_regex":"^/img/[0-9]+$","service":"regex"}"#),
     ("method", r#"{"path_prefix":"/v1","methods":["DELETE"],"service":"method"}"#),
-    ("header", r#"{"path_prefix":"/v1","headers":[{"name":"x-beta","value":"yes"}],"service":"header"}"#),
-    ("query", r#"{"path_prefix":"/v1","query":[{"name":"debug"}],"service":"query"}"#),
+    ("header", r#"{"path_prefix":"/v1","headers":{"x-beta":"yes"},"service":"header"}"#),
+    ("query", r#"{"path_prefix":"/v1","query":{"debug":{"present":true}},"service":"query"}"#),
     ("urgent", r#"{"path_prefix":"/v1/now","priority":10,"service":"urgent"}"#),
     ("now", r#"{"path":"/v1/now","service":"now"}"#),
 ];

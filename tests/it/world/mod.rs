@@ -69,6 +69,11 @@ impl World {
         (world, upstreams)
     }
 
+    /// `pointsman demo`, with its registry inside.
+    pub fn demo() -> Self {
+        setup::start_demo()
+    }
+
     fn around(dir: TempDir, proxy: Program, listen: SocketAddr, admin: SocketAddr, registry: Registry) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let (etcd, endpoints, embedded) = match registry {
@@ -84,6 +89,14 @@ impl World {
 
     pub fn folder(&self) -> PathBuf {
         self.dir.path().to_owned()
+    }
+
+    pub fn proxy_mut(&mut self) -> &mut Program {
+        &mut self.proxy
+    }
+
+    pub fn write_config(&self, config: &str) {
+        std::fs::write(self.config_file(), config).expect("the configuration file");
     }
 
     pub fn config_file(&self) -> PathBuf {

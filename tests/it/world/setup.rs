@@ -70,6 +70,16 @@ impl Setup {
     }
 }
 
+pub(super) fn start_demo() -> World {
+    let dir = tempfile::tempdir().expect("a folder for the world");
+    let [listen, admin, address] = [(); 3].map(|()| free_address());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    let at = [("--listen", listen), ("--admin", admin), ("--registry", address)];
+    command.arg("demo").args(at.iter().flat_map(|(flag, address)| [(*flag).to_owned(), address.to_string()]));
+    let program = Program::start(command.current_dir(dir.path()), dir.path(), "demo");
+    World::around(dir, program, listen, admin, Registry::Embedded { address })
+}
+
 /// `pointsman run` with this world's file, addresses and registry.
 pub(super) fn start_proxy(
     file: &std::path::Path,

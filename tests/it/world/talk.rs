@@ -76,10 +76,6 @@ impl Kept<'_> {
     pub fn ask(&mut self, ask: impl Into<Ask>) -> Answer {
         self.world.handle().block_on(self.connection.ask(ask)).unwrap_or_else(|error| panic!("{error}"))
     }
-
-    pub fn is_closed(&self) -> bool {
-        self.connection.is_closed()
-    }
 }
 
 /// How many requests went how.

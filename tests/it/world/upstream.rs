@@ -177,8 +177,10 @@ impl Service {
             "events" => self.events(number("n"), Duration::from_millis(number("ms"))),
             "own-fields" => {
                 let mut response = text(self.name.to_string());
-                let fields = [("connection", "x-secret"), ("x-secret", "1"), ("keep-alive", "timeout=9"), ("x-kept", "1")];
-                fields.map(|(name, value)| response.headers_mut().insert(name, HeaderValue::from_static(value)));
+                for (name, value) in [("connection", "x-secret"), ("x-secret", "1"), ("keep-alive", "timeout=9"), ("x-kept", "1")]
+                {
+                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+                }
                 response
             }
             _ => text(self.name.to_string()),

@@ -4,7 +4,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::World;
 use super::client::PATIENCE;
@@ -14,6 +14,18 @@ pub struct WebSocket(WebSocketStream<TcpStream>);
 impl World {
     pub fn websocket(&self, path: &str) -> WebSocket {
         self.handle().block_on(WebSocket::open(self.listen, path)).unwrap_or_else(|error| panic!("a WebSocket: {error}"))
+    }
+
+    /// The status of an answer that is no WebSocket.
+    pub fn websocket_refused(&self, path: &str) -> u16 {
+        let refused = async {
+            let stream = TcpStream::connect(self.listen).await.expect("the proxy accepts");
+            match tokio_tungstenite::client_async(format!("ws://app.example{path}"), stream).await {
+                Err(tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+                other => panic!("{other:?} in place of a refusal"),
+            }
+        };
+        self.handle().block_on(async { timeout(PATIENCE, refused).await.expect("an answer in time") })
     }
 
     /// Says it and hears what comes back.
