@@ -8,6 +8,7 @@
 //! | 1 | `wire` | their JSON and TOML forms, both directions |
 //! | 1 | `routing` | which route a request takes |
 //! | 1 | `telemetry` | metrics as text, logs |
+//! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
@@ -24,6 +25,7 @@
 
 pub mod model;
 
+pub mod fetch;
 pub mod routing;
 pub mod telemetry;
 pub mod wire;
