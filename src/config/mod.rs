@@ -14,6 +14,7 @@ mod declared;
 #[cfg(test)]
 mod documented;
 mod layers;
+mod lines;
 mod load;
 mod network;
 mod problems;

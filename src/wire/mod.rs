@@ -1,6 +1,6 @@
 //! FLOOR 1. The JSON and TOML forms of what is declared, both directions.
 //!
-//! 1. Bytes of the registry become text (`record`), then a tree of `Node`s; the file's TOML becomes the same tree (`node`).
+//! 1. Bytes of the registry become text (`record`), then a tree of `Node`s (`node`); `config` makes the same of the file.
 //! 2. One converter per record (`instance`, `policy`, `route`, `certificate`) takes its fields through `Fields`, which
 //!    collects every problem with its path, so a writer learns all of them at once.
 //! 3. What has no problem is a value of `model`; nobody behind this door checks it again.
