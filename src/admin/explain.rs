@@ -97,7 +97,7 @@ fn bare_host(authority: &str) -> String {
 fn outcome(service: Option<&Service>) -> &'static str {
     match service {
         None => "no_instances",
-        Some(service) if !service.pool.candidates().is_empty() => "forward",
+        Some(service) if service.pool.candidates().len() > 0 => "forward",
         Some(service) if service.pool.all().iter().any(|i| i.standing.addr.is_none() && i.standing.weight > 0) => "none_healthy",
         Some(_) => "no_instances",
     }
@@ -172,7 +172,7 @@ fn condition(what: &str, field: &FieldMatch) -> String {
 
 fn candidates(service: &Service) -> Json {
     let candidates = service.pool.candidates();
-    let total: u64 = candidates.iter().map(|i| u64::from(i.standing.weight)).sum();
+    let total: u64 = candidates.clone().map(|i| u64::from(i.standing.weight)).sum();
     let one = |i: &Instance| {
         json!({
             "id": i.id.as_str(),
@@ -182,7 +182,7 @@ fn candidates(service: &Service) -> Json {
             "in_flight": i.state.in_flight(),
         })
     };
-    candidates.iter().take(LISTED_MAX).map(|i| one(i)).collect()
+    candidates.take(LISTED_MAX).map(|i| one(i)).collect()
 }
 
 fn others(service: &Service) -> Json {

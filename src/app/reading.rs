@@ -1,5 +1,6 @@
 //! What the admin endpoint is given to read, in its own words.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -33,7 +34,7 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
         registry: Box::new(move || registry(&status)),
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
         leaving: parts.leaving.clone(),
-        plain_path: proxy::plain_path,
+        plain_path: |path| proxy::plain_path(path).map(Cow::into_owned).map_err(|refusal| refusal.to_string()),
         version: env!("CARGO_PKG_VERSION"),
         revision: option_env!("POINTSMAN_REVISION").unwrap_or_default(),
         started_at: parts.started_at,

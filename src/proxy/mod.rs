@@ -35,6 +35,7 @@ pub use access_log::AccessLog;
 use arrival::Trusted;
 use pingora::{Upstreams, Worker};
 use record::RequestRecord;
+pub use path::plain_path;
 pub use sockets::{BindError, Sockets, bind};
 pub use stats::ProxyStats;
 use stats::WorkerStats;
