@@ -72,7 +72,9 @@ pub struct Watch {
 
 /// One response of a watch.
 pub struct Response {
-    pub sighting: Option<Sighting>,
+    /// Who answers; in the first response only. Later ones may be overtaken by events on their way to us, and then carry a
+    /// lower revision than what we have applied, though nothing was lost.
+    pub created: Option<Sighting>,
     pub edits: Vec<Edit>,
     /// etcd has sent everything up to here. Never taken from an answer to a progress request: those may run ahead of
     /// events still on their way (etcd before 3.4.25 and 3.5.8).
@@ -138,10 +140,9 @@ impl Etcd {
     }
 
     /// Whether it is there at all: answered by this member alone.
-    pub async fn ping(&self) -> Result<Sighting, Fault> {
+    pub async fn ping(&self) -> Result<(), Fault> {
         let options = GetOptions::new().with_count_only().with_serializable();
-        let answer = limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await?;
-        Ok(sighted(answer.header()))
+        limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await.map(drop)
     }
 
     /// Everything under the prefix from this revision on.
@@ -175,14 +176,15 @@ impl Watch {
         if response.canceled() {
             return Err(Fault::canceled(response.compact_revision(), response.cancel_reason()));
         }
-        if response.created() {
+        let sighting = response.header().map(|header| sighted(Some(header)));
+        let created = sighting.filter(|_| response.created());
+        if created.is_some() {
             self.id = Some(response.watch_id());
         }
-        let sighting = response.header().map(|header| sighted(Some(header)));
-        let is_notice = !response.created() && response.events().is_empty() && self.id == Some(response.watch_id());
+        let is_notice = created.is_none() && response.events().is_empty() && self.id == Some(response.watch_id());
         Ok(Response {
+            created,
             complete_to: sighting.filter(|_| is_notice).map(|sighting| sighting.revision),
-            sighting,
             edits: response.0.events.into_iter().filter_map(|event| edit(event.r#type, event.kv?)).collect(),
         })
     }

@@ -167,8 +167,10 @@ impl Follower {
                     None
                 }
                 Step::Beat(Beat::Answer(answer)) => {
+                    answer?;
                     pulse.heard(Instant::now());
-                    self.judge(answer?)
+                    self.status.answered();
+                    None
                 }
                 Step::Audit(Turn::Due) => {
                     audit.begin(etcd, &mut self.reflector);
@@ -199,9 +201,9 @@ impl Follower {
     }
 
     async fn take(&mut self, response: Response) -> Option<RelistReason> {
-        let relist = response.sighting.and_then(|sighting| self.judge(sighting));
-        if relist.is_some() {
-            return relist;
+        self.status.answered();
+        if let Some(sighting) = response.created {
+            return self.lineage.as_mut()?.judge(sighting, self.reflector.revision());
         }
         if !response.edits.is_empty() {
             let applied = self.reflector.apply(response.edits);
@@ -213,11 +215,6 @@ impl Follower {
             self.reflector.progressed(revision);
         }
         None
-    }
-
-    fn judge(&mut self, sighting: Sighting) -> Option<RelistReason> {
-        self.status.answered();
-        self.lineage.as_mut()?.judge(sighting, self.reflector.revision())
     }
 
     /// Waits while the channel is full: what we do not read, etcd keeps for us.
