@@ -18,8 +18,9 @@ Examples:
   pointsman delete instance orders/a1
   pointsman delete route shop")]
 pub struct DeleteArgs {
+    /// What to take away
     noun: Noun,
-    /// Of an instance SERVICE/ID
+    /// Its name; of an instance SERVICE/ID
     name: String,
 }
 

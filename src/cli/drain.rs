@@ -28,7 +28,7 @@ pub struct DrainArgs {
     #[arg(long)]
     wait: bool,
     /// How long to wait
-    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Let it take traffic again
     #[arg(long)]

@@ -22,6 +22,7 @@ Examples:
   pointsman get route --json            for programs
   pointsman get service orders > orders.json && pointsman put service orders orders.json")]
 pub struct GetArgs {
+    /// What to show
     noun: Noun,
     /// One record; without it, all. Of an instance SERVICE/ID, or SERVICE for all of one service
     name: Option<String>,

@@ -30,7 +30,7 @@ use global::Global;
 
 /// A load balancer whose upstreams live in etcd.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, max_term_width = 110)]
+#[command(version, propagate_version = true, arg_required_else_help = true, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -84,6 +84,13 @@ impl Cli {
     }
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  pointsman register --service orders --address auto:8080 --probe /healthz -- ./orders
+  pointsman get instance
+  pointsman drain orders/a1 --wait
+  pointsman check --config pointsman.toml --registry";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +103,8 @@ mod tests {
 
     #[test]
     fn every_command_shows_examples() {
-        for command in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands().chain([&cli]) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }

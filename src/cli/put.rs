@@ -24,10 +24,11 @@ Examples:
   echo '{\"hosts\":[\"shop.example\"],\"path_prefix\":\"/api\",\"service\":\"orders\"}' | pointsman put route shop
   pointsman wait --revision $(pointsman put route shop shop.json)")]
 pub struct PutArgs {
+    /// What to write
     noun: Noun,
-    /// Of an instance SERVICE/ID
+    /// Its name; of an instance SERVICE/ID
     name: String,
-    /// What to write; - or nothing is the standard input
+    /// The record; - or nothing is the standard input
     file: Option<PathBuf>,
 }
 

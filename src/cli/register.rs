@@ -16,14 +16,15 @@ use crate::registrar::{Check, GatePolicy, Registration, hostname, source_address
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With a command, its end is the end of the registration, at once; and SIGTERM drains first: the record says so, requests
-get the time of --drain, the record goes, then the command gets its SIGTERM. Other signals are handed on.
+When the command ends, so does the registration, at once. SIGTERM drains first: the record says so, requests get the \
+time of --drain, the record goes, then the command gets its SIGTERM. Other signals are handed on.
 
 Examples:
   pointsman register --service orders --address 10.0.0.5:8080
   pointsman register --service orders --address auto:8080 --probe /healthz -- ./orders --port 8080
   pointsman register --service db --address 10.0.0.7:5432 --probe tcp --ttl 10s")]
 pub struct RegisterArgs {
+    /// What the instance belongs to
     #[arg(long, env = "POINTSMAN_SERVICE", value_parser = |s: &str| ServiceName::parse(s))]
     service: ServiceName,
     /// HOST:PORT; auto:PORT is the address this machine has on its way to the registry
@@ -38,6 +39,7 @@ pub struct RegisterArgs {
     /// Share of the traffic beside its siblings; 0 is no new traffic
     #[arg(long, default_value_t = InstanceSpec::WEIGHT_DEFAULT)]
     weight: u16,
+    /// Where it runs, as proxies name zones
     #[arg(long)]
     zone: Option<String>,
     /// http, https, h2 or h2c
@@ -46,8 +48,10 @@ pub struct RegisterArgs {
     /// Register once this path answers 200–399, or with "tcp" once a connection is accepted; drain while it does not
     #[arg(long, value_name = "PATH|tcp", value_parser = probe)]
     probe: Option<Check>,
+    /// Between probes; half a second at most while something is about to change
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     probe_interval: Duration,
+    /// How long an answer may take
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     probe_timeout: Duration,
     /// Good probes in a row that bring a drained instance back

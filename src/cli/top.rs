@@ -22,7 +22,8 @@ Examples:
   pointsman top
   pointsman top --admin 10.0.0.2:9900 --interval 5s")]
 pub struct TopArgs {
-    #[arg(long, default_value = "1s", value_parser = period)]
+    /// Between looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = period)]
     interval: Duration,
 }
 

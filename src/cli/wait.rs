@@ -19,7 +19,8 @@ pub struct WaitArgs {
     /// As put, delete and drain print it
     #[arg(long)]
     revision: u64,
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 

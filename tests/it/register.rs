@@ -72,6 +72,17 @@ fn an_etcd_that_was_wiped_knows_the_instance_again() {
 }
 
 #[test]
+fn a_dead_endpoint_is_passed_over() {
+    let scene = Scene::new();
+    let endpoints = format!("http://{},{}", free_address(), scene.etcd.url());
+    // Each registrar begins with an endpoint of its own choice; of eight, hardly all choose the living one.
+    let ids = ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"];
+    let _registrars = ids.map(|id| scene.register(&["--etcd", &endpoints, "--id", id]));
+    let n_registered = || ids.iter().filter(|id| scene.at(&format!("/pointsman/instances/orders/{id}")).is_some()).count();
+    scene.eventually("all are registered", || n_registered() == ids.len());
+}
+
+#[test]
 fn a_stop_drains_then_deregisters_then_stops_the_child_and_exits_as_it_did() {
     let scene = Scene::new();
     let stopped = scene.file("stopped");
@@ -286,7 +297,8 @@ impl Scene {
 
     fn register_at(&self, args: &[&str]) -> Program {
         self.n_started.set(self.n_started.get() + 1);
-        let mut command = self.command(&["register", "--service", "orders", "--id", "a1"]);
+        let id: &[&str] = if args.contains(&"--id") { &[] } else { &["--id", "a1"] };
+        let mut command = self.command(&[&["register", "--service", "orders"], id].concat());
         Program::start(command.args(args), self.dir.path(), &format!("register-{}", self.n_started.get()))
     }
 
