@@ -33,9 +33,14 @@ mod routing;
 /// Signals.
 mod shutdown;
 
+/// What `docs/getting-started.md` tells, told by the built binary.
+mod by_hand;
+
 /// The sample service by itself.
 mod sample;
 
+/// What the documents show is true.
+mod docs;
 /// The house: imports go down only.
 mod floors;
 /// What we depend on may be depended on.
