@@ -2,7 +2,7 @@
 
 mod sample;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +10,8 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
-    match sample::run(sample::Flags::parse().options()).await {
+    let announce = |address| writeln!(io::stdout(), "listening {address}");
+    match sample::run(sample::Flags::parse().options(), announce).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sample: {error}");

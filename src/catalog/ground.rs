@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::names::Names;
-use crate::model::{Host, InstanceId, InstanceSpec, Lifecycle, Origin, Override, ServiceName, ServicePolicy};
-use crate::pool::{Instance, InstanceState, Pool, Service, Standing};
+use crate::model::{Host, InstanceId, InstanceSpec, Origin, Override, ServiceName, ServicePolicy};
+use crate::pool::{Instance, InstanceState, Service, Standing};
 
 #[derive(Debug, Default)]
 pub struct Ground {
     /// The file's and the registry's record of an id stand side by side; the file's is in force.
     instances: BTreeMap<InstanceId, ByOrigin>,
     overrides: BTreeMap<InstanceId, (Override, u64)>,
+    /// Those that say a DNS name as their address.
+    named: BTreeSet<InstanceId>,
     policies: BTreeMap<Origin, Arc<ServicePolicy>>,
 }
 
@@ -33,30 +35,37 @@ pub enum GroundChange {
 }
 
 impl Ground {
-    pub fn absorb(&mut self, origin: Origin, revision: u64, change: GroundChange) {
+    /// Takes one change in and answers with the instance it is about, if it is about one.
+    pub fn absorb(&mut self, origin: Origin, revision: u64, change: GroundChange) -> Option<InstanceId> {
         match change {
-            GroundChange::Instance(id, Some(spec)) => {
-                self.instances.entry(id).or_default()[origin as usize] = Some(Declared { spec, revision });
-            }
-            GroundChange::Instance(id, None) => {
-                if let Some(declared) = self.instances.get_mut(&id) {
-                    declared[origin as usize] = None;
-                    if declared.iter().all(Option::is_none) {
-                        self.instances.remove(&id);
-                    }
+            GroundChange::Instance(id, spec) => {
+                let declared = self.instances.entry(id.clone()).or_default();
+                declared[origin as usize] = spec.map(|spec| Declared { spec, revision });
+                if declared.iter().all(Option::is_none) {
+                    self.instances.remove(&id);
                 }
+                if self.host_name(&id).is_some() {
+                    self.named.insert(id.clone());
+                } else {
+                    self.named.remove(&id);
+                }
+                Some(id)
             }
             GroundChange::Override(id, Some(value)) => {
-                self.overrides.insert(id, (value, revision));
+                self.overrides.insert(id.clone(), (value, revision));
+                Some(id)
             }
             GroundChange::Override(id, None) => {
                 self.overrides.remove(&id);
+                Some(id)
             }
             GroundChange::Policy(Some(policy)) => {
                 self.policies.insert(origin, policy);
+                None
             }
             GroundChange::Policy(None) => {
                 self.policies.remove(&origin);
+                None
             }
         }
     }
@@ -70,14 +79,24 @@ impl Ground {
         !self.exists() && self.overrides.is_empty()
     }
 
-    /// Drops overrides whose time is over.
-    pub fn expire(&mut self, wall: SystemTime) {
-        self.overrides.retain(|_, (value, _)| value.in_force(wall));
+    /// Drops overrides whose time is over, and answers with the instances they were about.
+    pub fn expire(&mut self, wall: SystemTime) -> Vec<InstanceId> {
+        self.overrides.extract_if(.., |_, (value, _)| !value.in_force(wall)).map(|(id, _)| id).collect()
+    }
+
+    pub fn named(&self) -> &BTreeSet<InstanceId> {
+        &self.named
     }
 
     pub fn host_names(&self) -> BTreeSet<Arc<str>> {
-        let hosts = self.in_force().map(|(_, _, declared)| &declared.spec.address.host);
-        hosts.filter_map(|host| if let Host::Name(name) = host { Some(name.clone()) } else { None }).collect()
+        self.named.iter().filter_map(|id| self.host_name(id)).cloned().collect()
+    }
+
+    fn host_name(&self, id: &InstanceId) -> Option<&Arc<str>> {
+        match &self.in_force(id)?.1.spec.address.host {
+            Host::Name(name) => Some(name),
+            Host::Ip(_) => None,
+        }
     }
 
     /// The same `Arc` as before if it says the same.
@@ -91,33 +110,33 @@ impl Ground {
         }
     }
 
-    /// Every instance is the old one if nothing about it changed, else a new one around the old state, if there is one.
-    pub fn pool(&self, service: &ServiceName, old: Option<&Service>, names: &Names, learned: &mut Learned<'_>) -> Pool {
-        let all = self.in_force().map(|(id, origin, declared)| {
-            let standing = self.standing(id, declared, names);
-            let before = old.and_then(|old| old.pool.get(id));
-            if let Some(before) = before
-                && before.standing == standing
-                && before.origin == origin
-                && before.spec == declared.spec
-            {
-                return before.clone();
-            }
-            let same_address = before.filter(|b| b.standing.addr == standing.addr);
-            let state = match same_address {
-                Some(before) => before.state.clone(),
-                None => learned.state(service, id, standing.addr),
-            };
-            let (service, id, spec) = (service.clone(), id.clone(), declared.spec.clone());
-            Arc::new(Instance { service, id, origin, spec, standing, state })
-        });
-        Pool::new(all.collect())
+    /// The instance as it is declared now: `before` itself if nothing about it changed, else a new one around the old
+    /// state, if that is of the same address. `None`: it is declared no more.
+    pub fn instance(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        before: Option<&Arc<Instance>>,
+        names: &Names,
+        learned: &mut Learned<'_>,
+    ) -> Option<Arc<Instance>> {
+        let (origin, declared) = self.in_force(id)?;
+        let standing = self.standing(id, declared, names);
+        let is_same = |b: &Instance| b.standing == standing && b.origin == origin && b.spec == declared.spec;
+        if let Some(before) = before.filter(|b| is_same(b)) {
+            return Some(before.clone());
+        }
+        let state = match before.filter(|b| b.standing.addr == standing.addr) {
+            Some(before) => before.state.clone(),
+            None => learned.state(service, id, standing.addr),
+        };
+        let (service, id, spec) = (service.clone(), id.clone(), declared.spec.clone());
+        Some(Arc::new(Instance { service, id, origin, spec, standing, state }))
     }
 
-    fn in_force(&self) -> impl Iterator<Item = (&InstanceId, Origin, &Declared)> {
-        self.instances.iter().filter_map(|(id, declared)| {
-            [Origin::File, Origin::Registry].into_iter().find_map(|o| Some((id, o, declared[o as usize].as_ref()?)))
-        })
+    fn in_force(&self, id: &InstanceId) -> Option<(Origin, &Declared)> {
+        let declared = self.instances.get(id)?;
+        [Origin::File, Origin::Registry].into_iter().find_map(|o| Some((o, declared[o as usize].as_ref()?)))
     }
 
     fn standing(&self, id: &InstanceId, declared: &Declared, names: &Names) -> Standing {
@@ -178,15 +197,11 @@ impl Remembered {
         (now.saturating_duration_since(left) < REMEMBERED_FOR).then_some(state)
     }
 
-    pub fn departed(&mut self, service: &ServiceName, old: &Pool, new: &Pool, now: Instant) {
-        for instance in old.all() {
-            if new.get(&instance.id).is_some_and(|i| i.state.generation == instance.state.generation) {
-                continue;
-            }
-            let identity = (service.clone(), instance.id.clone(), instance.standing.addr);
-            self.order.push_back((now, identity.clone()));
-            self.states.insert(identity, (instance.state.clone(), now));
-        }
+    /// Keeps what was learned of an instance that left its place.
+    pub fn departed(&mut self, gone: &Instance, now: Instant) {
+        let identity = (gone.service.clone(), gone.id.clone(), gone.standing.addr);
+        self.order.push_back((now, identity.clone()));
+        self.states.insert(identity, (gone.state.clone(), now));
     }
 
     pub fn forget(&mut self, now: Instant) {
@@ -204,11 +219,3 @@ impl Remembered {
 const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 /// So that a registry that comes and goes as a whole cannot fill the memory.
 const REMEMBERED_MAX: usize = 200_000;
-
-/// Who took traffic in the old pool and does not in the new one, or is another one now.
-pub fn retired(old: Option<&Pool>, new: &Pool) -> Vec<u64> {
-    let taking = |i: &Arc<Instance>| i.standing.lifecycle == Lifecycle::Ready && i.standing.addr.is_some();
-    let before = old.into_iter().flat_map(|old| old.all().iter()).filter(|i| taking(i));
-    let stays = |i: &Arc<Instance>| new.get(&i.id).is_some_and(|n| taking(n) && n.state.generation == i.state.generation);
-    before.filter(|i| !stays(i)).map(|i| i.state.generation).collect()
-}

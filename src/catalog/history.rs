@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
-use crate::model::{Origin, RouteName, RouteSpec, ServiceName};
-use crate::pool::{Instance, Pool};
+use crate::model::{Origin, RouteName, RouteSpec};
+use crate::pool::Instance;
 
 pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
 
@@ -71,35 +71,14 @@ impl History {
         }
     }
 
-    pub(super) fn instances(
-        &self,
-        service: &ServiceName,
-        old: Option<&Pool>,
-        new: &Pool,
-        revision: u64,
-        at: SystemTime,
-        tell: &mut usize,
-    ) {
-        let before = old.map_or(&[][..], Pool::all);
-        let mut add = |kind, instance: &Instance, detail| {
-            if *tell > 0 {
-                *tell -= 1;
-                self.add(at, revision, kind, format!("{service}/{}", instance.id), detail);
-            }
+    pub(super) fn instance(&self, was: Option<&Instance>, is: Option<&Instance>, revision: u64, at: SystemTime) {
+        let (kind, instance, detail) = match (was, is) {
+            (None, Some(is)) => ("instance_added", is, describe(is)),
+            (Some(_), Some(is)) => ("instance_changed", is, describe(is)),
+            (Some(was), None) => ("instance_gone", was, format!("{} left", was.spec.address)),
+            (None, None) => return,
         };
-        for gone in before.iter().filter(|i| new.get(&i.id).is_none()) {
-            add("instance_gone", gone, format!("{} left", gone.spec.address));
-        }
-        for instance in new.all() {
-            let was = old.and_then(|old| old.get(&instance.id));
-            match was {
-                None => add("instance_added", instance, describe(instance)),
-                Some(was) if was.standing != instance.standing || was.spec != instance.spec => {
-                    add("instance_changed", instance, describe(instance));
-                }
-                Some(_) => {}
-            }
-        }
+        self.add(at, revision, kind, format!("{}/{}", instance.service, instance.id), detail);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (u64, VecDeque<Happening>)> {

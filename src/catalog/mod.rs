@@ -14,7 +14,7 @@ mod names;
 mod pace;
 mod snapshot;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,8 +28,8 @@ use names::Names;
 use pace::Pace;
 pub use snapshot::Snapshot;
 
-use crate::model::{Change, Event, Origin, ServiceName};
-use crate::pool::Service;
+use crate::model::{Change, Event, InstanceId, Origin, ServiceName};
+use crate::pool::{Instance, Pool, Service};
 use crate::routing::RouteBook;
 
 /// What one `apply` did.
@@ -41,6 +41,15 @@ pub struct Applied {
     pub retired: Vec<u64>,
     /// Set when the names to look up are other ones than before.
     pub names: Option<BTreeSet<Arc<str>>>,
+}
+
+/// How long one swap took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// From comparing with the ground state to the new snapshot in force.
+    pub apply: Duration,
+    /// From receiving the first of its events, so with what `Pace` made it wait.
+    pub since_first: Duration,
 }
 
 /// An address found for a DNS name.
@@ -81,23 +90,28 @@ impl Catalog {
         let previous = self.live.load_full();
         let mut applied = Applied { revision: previous.revision, ..Applied::default() };
         let mut registry_known = previous.registry_known;
-        let mut routes = Vec::new();
+        let (mut touched, mut routes) = (Touched::new(), Vec::new());
         for event in events {
             if event.origin == Origin::Registry {
                 applied.revision = event.revision;
                 registry_known = true;
             }
             for change in event.changes {
-                self.absorb(event.origin, event.revision, change, &mut applied.services, &mut routes);
+                self.absorb(event.origin, event.revision, change, &mut touched, &mut routes);
             }
         }
         for resolution in resolutions {
-            applied.services.extend(self.names.resolved(resolution));
+            for service in self.names.resolved(resolution) {
+                let named = self.ground.get(&service).map(|g| g.named().clone()).unwrap_or_default();
+                touched.entry(service).or_default().extend(named);
+            }
         }
         while let Some((at, _)) = self.expiries.first()
             && *at <= wall
         {
-            applied.services.extend(self.expiries.pop_first().map(|(_, service)| service));
+            let Some((_, service)) = self.expiries.pop_first() else { break };
+            let expired = self.ground.get_mut(&service).map(|g| g.expire(wall)).unwrap_or_default();
+            touched.entry(service).or_default().extend(expired);
         }
 
         let mut next = Snapshot { registry_known, ..Snapshot::succeed(&previous, applied.revision) };
@@ -106,8 +120,9 @@ impl Catalog {
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));
         }
         let mut tell = history::TOLD_AT_ONCE_MAX;
-        for name in applied.services.clone() {
-            self.rebuild(name, &mut next, &mut applied, &mut tell, (now, wall));
+        for (name, ids) in touched {
+            self.rebuild(&name, ids, &mut next, &mut applied, &mut tell, (now, wall));
+            applied.services.insert(name);
         }
         self.remembered.forget(now);
         applied.names = self.names.changed();
@@ -125,7 +140,7 @@ impl Catalog {
         origin: Origin,
         revision: u64,
         change: Change,
-        services: &mut BTreeSet<ServiceName>,
+        touched: &mut Touched,
         routes: &mut Vec<history::RouteChange>,
     ) {
         let (service, ground_change) = match change {
@@ -143,50 +158,70 @@ impl Catalog {
             // Certificates are kept by the registry for the proxies that terminate TLS; this one does not yet.
             Change::Certificate { .. } => return,
         };
-        self.ground.entry(service.clone()).or_default().absorb(origin, revision, ground_change);
-        services.insert(service);
+        let id = self.ground.entry(service.clone()).or_default().absorb(origin, revision, ground_change);
+        touched.entry(service).or_default().extend(id);
     }
 
-    /// Makes the successor of one service and notes what became of its instances.
+    /// Makes the successor of one service and notes what became of the instances that were touched.
     fn rebuild(
         &mut self,
-        name: ServiceName,
+        name: &ServiceName,
+        ids: BTreeSet<InstanceId>,
         next: &mut Snapshot,
         applied: &mut Applied,
         tell: &mut usize,
         (now, wall): (Instant, SystemTime),
     ) {
         let old = next.services.get(name.as_str()).cloned();
-        let Some(ground) = self.ground.get_mut(&name) else { return };
-        ground.expire(wall);
-        self.names.uses(&name, ground.host_names());
+        let Some(ground) = self.ground.get(name) else { return };
+        self.names.uses(name, ground.host_names());
         let mut learned =
             ground::Learned { remembered: &mut self.remembered, next_generation: &mut self.next_generation, now, wall };
-        let pool = ground.pool(&name, old.as_deref(), &self.names, &mut learned);
-        applied.retired.extend(ground::retired(old.as_deref().map(|s| &s.pool), &pool));
-        if let Some(old) = old.as_deref() {
-            learned.remembered.departed(&name, &old.pool, &pool, now);
+        let mut edits = Vec::new();
+        for id in ids {
+            let before = old.as_deref().and_then(|old| old.pool.get(&id));
+            let after = ground.instance(name, &id, before, &self.names, &mut learned);
+            if before.map(Arc::as_ptr) == after.as_ref().map(Arc::as_ptr) {
+                continue;
+            }
+            if let Some(before) = before {
+                let stays = |after: &Arc<Instance>| after.state.generation == before.state.generation;
+                if !after.as_ref().is_some_and(stays) {
+                    learned.remembered.departed(before, now);
+                }
+                if before.may_be_connected() && !after.as_ref().is_some_and(|a| stays(a) && a.may_be_connected()) {
+                    applied.retired.push(before.state.generation);
+                }
+            }
+            if *tell > 0 {
+                *tell -= 1;
+                self.history.instance(before.map(|b| &**b), after.as_deref(), applied.revision, wall);
+            }
+            edits.push((id, after));
         }
-        self.history.instances(&name, old.as_deref().map(|s| &s.pool), &pool, applied.revision, wall, tell);
         if !ground.exists() {
             if ground.is_empty() {
-                self.ground.remove(&name);
+                self.ground.remove(name);
             }
             next.services.remove(name.as_str());
             return;
         }
         let policy = ground.policy(old.as_deref());
+        let pool = old.as_deref().map_or(&Pool::default(), |old| &old.pool).succeed(edits);
         let stats = old.map(|s| s.stats.clone()).unwrap_or_default();
-        next.services.insert(name.clone(), Arc::new(Service { name, policy, pool, stats }));
+        next.services.insert(name.clone(), Arc::new(Service { name: name.clone(), policy, pool, stats }));
     }
 }
+
+/// Which services a swap is about, and which of their instances; none when only the policy is.
+type Touched = BTreeMap<ServiceName, BTreeSet<InstanceId>>;
 
 /// The loop around the catalog. `on_applied` is told after each swap; it must not wait.
 pub async fn run(
     mut catalog: Catalog,
     mut events: mpsc::Receiver<Event>,
     mut resolutions: mpsc::Receiver<Resolution>,
-    mut on_applied: impl FnMut(Applied, Duration),
+    mut on_applied: impl FnMut(Applied, Took),
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut pace = Pace::default();
@@ -206,8 +241,9 @@ pub async fn run(
                 break;
             }
         }
-        let applied = catalog.apply(waiting.0, waiting.1, Instant::now(), SystemTime::now());
-        on_applied(applied, first.elapsed());
+        let begun = Instant::now();
+        let applied = catalog.apply(waiting.0, waiting.1, begun, SystemTime::now());
+        on_applied(applied, Took { apply: begun.elapsed(), since_first: first.elapsed() });
     }
 }
 

@@ -1,11 +1,39 @@
 //! FLOOR 2. What the process was told: file, `POINTSMAN_…` variables and flags, resolved into one checked value.
+//!
+//! 1. `layers` reads the file and lays variables and flags over it, as one tree.
+//! 2. One reader a section (`registry`, `process`, `declared`) takes its settings from the tree through `wire::fields`,
+//!    which notes every problem with its line, variable or flag. Services and routes are read by `wire`'s converters:
+//!    they look the same here and in the registry.
+//! 3. `load` refuses if anything was noted, and names all of it.
+//!
+//! Every default stands in a `Default` of this page; `docs/configuration.md` lists the same, and a test compares them.
+//! Files that are named here are looked for, but not read, except for the password.
+
+mod address;
+mod declared;
+#[cfg(test)]
+mod documented;
+mod layers;
+mod lines;
+mod load;
+mod network;
+mod problems;
+mod process;
+mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{InstanceId, InstanceSpec, RouteSpec, ServiceName, ServicePolicy};
+
+pub use layers::{Flags, Layers};
+pub use load::{load, load_registry};
+pub use network::Network;
+pub use problems::Problems;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +54,12 @@ pub struct Listener {
     pub address: SocketAddr,
 }
 
+impl Default for Listener {
+    fn default() -> Self {
+        Self { address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8080) }
+    }
+}
+
 /// One `[[service]]` of the file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FileService {
@@ -42,6 +76,35 @@ pub struct RegistryConfig {
     pub prefix: String,
     /// Where the last applied state is kept for a start without the registry.
     pub snapshot: Option<PathBuf>,
+}
+
+impl RegistryConfig {
+    pub const PREFIX_DEFAULT: &str = "/pointsman";
+
+    /// How a client on this machine reaches the registry, whichever it is.
+    pub fn client(&self) -> EtcdConfig {
+        match &self.kind {
+            RegistryKind::Etcd(etcd) => etcd.clone(),
+            RegistryKind::Embedded(embedded) => EtcdConfig {
+                endpoints: vec![format!("http://{}", reachable(embedded.listen))],
+                credentials: None,
+                ca: None,
+                certificate: None,
+                key: None,
+            },
+        }
+    }
+}
+
+/// An address that listens everywhere is connected to on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,12 +139,24 @@ pub struct EmbeddedConfig {
     pub data: Option<PathBuf>,
 }
 
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 2379), data: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// The default is 127.0.0.1:9900.
     pub address: SocketAddr,
     /// Allows an address that is not loopback without a token or client certificates.
     pub insecure: bool,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900), insecure: false }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +219,12 @@ pub struct LogConfig {
     pub access: Option<AccessLogConfig>,
 }
 
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: "info".to_owned(), access: Some(AccessLogConfig::default()) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]
@@ -160,18 +241,30 @@ pub struct AccessLogConfig {
     pub deny_query: Vec<String>,
 }
 
+impl Default for AccessLogConfig {
+    fn default() -> Self {
+        let secrets = [
+            "access_token",
+            "api_key",
+            "apikey",
+            "client_secret",
+            "code",
+            "id_token",
+            "password",
+            "refresh_token",
+            "secret",
+            "signature",
+            "token",
+        ];
+        Self { format: AccessLogFormat::default(), file: None, deny_query: secrets.map(str::to_owned).to_vec() }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessLogFormat {
     #[default]
     Json,
     Combined,
-}
-
-/// `10.0.0.0/8`, `2001:db8::/32`, or one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    pub address: std::net::IpAddr,
-    pub prefix: u8,
 }
 
 impl std::fmt::Debug for Credentials {

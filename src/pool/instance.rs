@@ -38,6 +38,11 @@ impl Instance {
         self.standing.lifecycle == Lifecycle::Ready && self.standing.weight > 0 && self.standing.addr.is_some()
     }
 
+    /// Idle connections to it are worth keeping.
+    pub fn may_be_connected(&self) -> bool {
+        self.standing.lifecycle == Lifecycle::Ready && self.standing.addr.is_some()
+    }
+
     /// Why it gets no new requests, in words for an operator; `None` when it does.
     pub fn reason(&self) -> Option<&'static str> {
         match self.standing {

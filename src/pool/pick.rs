@@ -33,8 +33,8 @@ impl fmt::Display for PickError {
 pub struct Pool {
     /// All that are known, by id: the same order on every proxy.
     all: Vec<Arc<Instance>>,
-    /// Those that take traffic by what was declared, in the same order.
-    candidates: Vec<Arc<Instance>>,
+    /// Those that take traffic by what was declared, as places in `all`.
+    candidates: Vec<u32>,
     weights: Weights,
 }
 
@@ -42,17 +42,35 @@ impl Pool {
     /// `all` is sorted by id.
     pub fn new(all: Vec<Arc<Instance>>) -> Self {
         debug_assert!(all.is_sorted_by(|a, b| a.id < b.id));
-        let candidates: Vec<_> = all.iter().filter(|i| i.takes_traffic()).cloned().collect();
-        let weights = Weights::new(candidates.iter().map(|i| i.standing.weight));
-        Self { all, candidates, weights }
+        let places = (0..).zip(&all).filter(|(_, i)| i.takes_traffic());
+        let (candidates, weights): (Vec<u32>, Vec<u16>) = places.map(|(place, i)| (place, i.standing.weight)).unzip();
+        Self { all, candidates, weights: Weights::new(&weights) }
+    }
+
+    /// The pool with some instances replaced, added or gone. `edits` is sorted by id. Costs a search for each edit and
+    /// one reference for each instance that stays.
+    pub fn succeed(&self, edits: Vec<(InstanceId, Option<Arc<Instance>>)>) -> Self {
+        let mut all = Vec::with_capacity(self.all.len() + edits.len());
+        let mut rest = &self.all[..];
+        for (id, instance) in edits {
+            let at = rest.partition_point(|i| i.id < id);
+            all.extend_from_slice(&rest[..at]);
+            rest = &rest[at..];
+            if rest.first().is_some_and(|i| i.id == id) {
+                rest = &rest[1..];
+            }
+            all.extend(instance);
+        }
+        all.extend_from_slice(rest);
+        Self::new(all)
     }
 
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all
     }
 
-    pub fn candidates(&self) -> &[Arc<Instance>] {
-        &self.candidates
+    pub fn candidates(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
+        self.candidates.iter().map(|place| &self.all[*place as usize])
     }
 
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
@@ -71,7 +89,7 @@ impl Pool {
             return Err(if unresolved { PickError::NoneHealthy } else { PickError::NoInstances });
         }
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        let draw = Draw { candidates: &self.candidates, weights: &self.weights, tried };
+        let draw = Draw { all: &self.all, candidates: &self.candidates, weights: &self.weights, tried };
         let picked = match balance {
             Balance::RoundRobin => round_robin::pick(&draw, turn),
             Balance::Random => draw.one(rng),
@@ -87,17 +105,18 @@ impl Pool {
 
 /// What a way to pick chooses from.
 pub(super) struct Draw<'a, 't> {
-    pub candidates: &'a [Arc<Instance>],
+    all: &'a [Arc<Instance>],
+    pub candidates: &'a [u32],
     pub weights: &'a Weights,
     pub tried: &'t [u64],
 }
 
 impl<'a> Draw<'a, '_> {
     pub fn untried(&self) -> impl Iterator<Item = &'a Arc<Instance>> + Clone {
-        self.candidates.iter().filter(|i| !self.is_tried(i))
+        self.in_order(self.candidates).filter(|i| !self.is_tried(i))
     }
 
-    pub fn is_tried(&self, instance: &Instance) -> bool {
+    fn is_tried(&self, instance: &Instance) -> bool {
         self.tried.contains(&instance.state.generation)
     }
 
@@ -105,7 +124,12 @@ impl<'a> Draw<'a, '_> {
     pub fn at(&self, place: u64) -> Option<&'a Arc<Instance>> {
         let first = self.weights.index_of(place);
         let (before, from) = self.candidates.split_at(first);
-        from.iter().chain(before).find(|i| !self.is_tried(i))
+        self.in_order(from).chain(self.in_order(before)).find(|i| !self.is_tried(i))
+    }
+
+    fn in_order(&self, places: &'a [u32]) -> impl Iterator<Item = &'a Arc<Instance>> + Clone + use<'a> {
+        let all = self.all;
+        places.iter().map(move |place| &all[*place as usize])
     }
 
     /// A weighted draw.
@@ -134,20 +158,18 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    fn new(weights: impl Iterator<Item = u16> + Clone) -> Self {
-        let n = weights.clone().count() as u64;
-        let divisor = weights.clone().fold(0, |divisor, w| gcd(divisor, u64::from(w))).max(1);
-        let mut reduced = weights.map(|w| u64::from(w) / divisor);
-        if reduced.clone().all(|w| w == 1) {
+    fn new(weights: &[u16]) -> Self {
+        let n = weights.len() as u64;
+        let first = weights.first().copied().unwrap_or_default();
+        if weights.iter().all(|w| *w == first) {
             return Self { sums: Vec::new(), n };
         }
-        let mut sum = 0;
-        let sums = std::iter::from_fn(|| {
-            sum += reduced.next()?;
-            Some(sum)
-        })
-        .collect();
-        Self { sums, n }
+        let divisor = weights.iter().fold(0, |divisor, w| gcd(divisor, u64::from(*w)));
+        let running = weights.iter().scan(0, |sum, w| {
+            *sum += u64::from(*w) / divisor;
+            Some(*sum)
+        });
+        Self { sums: running.collect(), n }
     }
 
     pub fn are_equal(&self) -> bool {

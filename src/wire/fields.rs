@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::node::{Entry, Node, Place, Table, Value, quoted};
 use super::{ParseResult, Parsed, Problem, closest};
@@ -18,26 +19,20 @@ pub(crate) struct Report {
 /// What a field is that nobody reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
+    /// In records that others write for others.
+    Ignored,
     Warning,
     Error,
 }
 
 #[derive(Default)]
-struct Notes {
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
-    /// Paths of all fields that were asked for; only kept where unknown fields are errors.
-    known: Vec<String>,
-    /// Variables that set a field nobody asked for.
-    strangers: Vec<Problem>,
-}
-
-/// What is left of a report once everything is read.
-pub(crate) struct Closed {
+pub(crate) struct Notes {
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
+    /// Paths of all fields that were asked for; only kept where unknown fields are errors.
     pub known: Vec<String>,
-    pub strangers: Vec<Problem>,
+    /// Variables that set a field nobody asked for.
+    pub strangers: Vec<Arc<str>>,
 }
 
 impl Report {
@@ -46,11 +41,11 @@ impl Report {
     }
 
     pub fn problem(&self, path: String, place: &Place, message: String) {
-        self.notes.borrow_mut().problems.push(placed(path, place, message));
+        note(&mut self.notes.borrow_mut().problems, placed(path, place, message));
     }
 
     pub fn warning(&self, path: String, place: &Place, message: String) {
-        self.notes.borrow_mut().warnings.push(placed(path, place, message));
+        note(&mut self.notes.borrow_mut().warnings, placed(path, place, message));
     }
 
     /// The value, unless something was wrong. A reader that has no value has noted why.
@@ -62,9 +57,14 @@ impl Report {
         }
     }
 
-    pub fn into_notes(self) -> Closed {
-        let Notes { problems, warnings, known, strangers } = self.notes.into_inner();
-        Closed { problems, warnings, known, strangers }
+    pub fn into_notes(self) -> Notes {
+        self.notes.into_inner()
+    }
+}
+
+fn note(notes: &mut Vec<Problem>, problem: Problem) {
+    if notes.len() < NOTES_MAX {
+        notes.push(problem);
     }
 }
 
@@ -118,17 +118,28 @@ impl<'a> Fields<'a> {
         self.optional(key, read)
     }
 
-    /// A list whose items are read one by one; wrong items are noted and left out.
-    pub fn list<T>(&mut self, key: &'static str, read: impl Fn(&'a Node) -> Read<T>) -> Option<Vec<T>> {
+    /// A list whose items are read one by one; wrong items are noted and left out. A variable separates them by commas.
+    pub fn list<T>(&mut self, key: &'static str, read: impl Fn(&Node) -> Read<T>) -> Option<Vec<T>> {
+        self.each(key, |node, path, report| read(node).map_err(|message| report.problem(path, &node.place, message)).ok())
+    }
+
+    /// The same for items that have parts of their own; `read` notes what is wrong itself.
+    pub fn each<T>(&mut self, key: &'static str, read: impl Fn(&Node, String, &Report) -> Option<T>) -> Option<Vec<T>> {
         let node = self.said(key)?;
-        let Value::List(items) = &node.value else {
-            self.wrong(key, format!("{} is not a list", node.shown()));
-            return None;
+        let split;
+        let items = match &node.value {
+            Value::List(items) => items,
+            Value::Word(word) => {
+                split = words(word, &node.place);
+                &split
+            }
+            _ => {
+                self.wrong(key, format!("{} is not a list", node.shown()));
+                return None;
+            }
         };
-        let item = |(at, item): (usize, &'a Node)| {
-            read(item).map_err(|message| self.report.problem(format!("{}[{at}]", self.path_of(key)), &item.place, message)).ok()
-        };
-        Some(items.iter().enumerate().filter_map(item).collect())
+        let path = self.path_of(key);
+        Some(items.iter().enumerate().filter_map(|(at, item)| read(item, format!("{path}[{at}]"), self.report)).collect())
     }
 
     /// A table with keys of the writer's choice; wrong entries are noted and left out.
@@ -153,7 +164,6 @@ impl<'a> Fields<'a> {
 
     /// The same, but an absent table reads as an empty one, so all of its fields get their defaults.
     pub fn section_or_empty(&mut self, key: &'static str) -> Fields<'a> {
-        static EMPTY: Table = Table { entries: Vec::new() };
         let (report, place, path) = (self.report, self.place, self.path_of(key));
         self.section(key).unwrap_or(Fields { report, table: &EMPTY, place, path, known: Vec::new() })
     }
@@ -188,7 +198,11 @@ impl<'a> Fields<'a> {
 
     /// Whether the field stands there at all, and not as null.
     pub fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some_and(|e| e.node.value != Value::Null)
+        self.table.has(key)
+    }
+
+    pub fn report(&self) -> &'a Report {
+        self.report
     }
 
     pub fn table(&self) -> &'a Table {
@@ -211,8 +225,21 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Problems, and again warnings, of one record or file: a record of nothing but unknown fields shall not fill a log.
+const NOTES_MAX: usize = 100;
+
+static EMPTY: Table = Table { entries: Vec::new() };
+
+fn words(word: &str, place: &Place) -> Vec<Node> {
+    let items = word.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| Node { value: Value::Word(item.to_owned()), place: place.clone() }).collect()
+}
+
 impl Drop for Fields<'_> {
     fn drop(&mut self) {
+        if self.report.unknown == Unknown::Ignored {
+            return;
+        }
         let strict = self.report.unknown == Unknown::Error;
         for entry in self.table.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())) {
             let meant = match closest(&entry.key, self.known.iter().copied()) {
@@ -221,10 +248,7 @@ impl Drop for Fields<'_> {
             };
             let path = self.path_of(&entry.key);
             match (&entry.place, strict) {
-                (Place::Named(_), _) => {
-                    let stranger = placed(path, &entry.place, "no setting has this name".to_owned());
-                    self.report.notes.borrow_mut().strangers.push(stranger);
-                }
+                (Place::Named(name), _) => self.report.notes.borrow_mut().strangers.push(name.clone()),
                 (place, true) => self.report.problem(path, place, format!("unknown key; {meant}")),
                 (place, false) => self.report.warning(path, place, format!("unknown field, ignored; {meant}")),
             }

@@ -24,12 +24,16 @@ pub(super) fn text_of(value: &[u8], bytes_max: usize) -> Result<&str, Vec<Proble
 /// Reads one JSON object of at most `bytes_max` bytes.
 pub(super) fn read_json<T>(value: &[u8], bytes_max: usize, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> ParseResult<T> {
     let node = json_of(text_of(value, bytes_max)?)?;
-    let report = Report::new(Unknown::Warning);
-    let read = Fields::of(&node, String::new(), &report).and_then(|mut fields| {
-        check_version(&mut fields);
-        read(&mut fields)
-    });
-    report.close(read)
+    read_node(&node, Unknown::Warning, |fields| {
+        check_version(fields);
+        read(fields)
+    })
+}
+
+pub(super) fn read_node<T>(node: &Node, unknown: Unknown, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> ParseResult<T> {
+    let report = Report::new(unknown);
+    let value = Fields::of(node, String::new(), &report).and_then(|mut fields| read(&mut fields));
+    report.close(value)
 }
 
 pub(super) fn json_of(text: &str) -> Result<Node, Vec<Problem>> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Rooms from the ground up. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["wire", "routing", "health", "tls", "telemetry"],
+    &["wire", "fetch", "routing", "health", "tls", "telemetry"],
     &["config", "pool"],
     &["catalog"],
     &["registry", "embedded", "resolver", "prober", "certs"],

@@ -1,6 +1,6 @@
 //! The command line of the sample service, and its life from start to signal.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -68,11 +68,11 @@ impl Flags {
 }
 
 /// Serves until SIGTERM or SIGINT; told twice, it ends at once.
-pub async fn run(options: Options) -> io::Result<()> {
+pub async fn run(options: Options, announce: impl FnOnce(SocketAddr) -> io::Result<()>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let sample = Sample::bind(options).await?;
-    writeln!(io::stdout(), "listening {}", sample.address())?;
+    announce(sample.address())?;
 
     let (asked, stop) = tokio::sync::oneshot::channel::<()>();
     tokio::select! {

@@ -1,0 +1,76 @@
+//! Every figure the project claims, each by one command (`bench/README.md`). Nothing here knows a Rust name of the
+//! proxy: what is measured is the built program, next to its peers, over sockets.
+
+mod change;
+mod cold_start;
+mod cpu;
+mod load;
+mod message;
+mod process;
+mod propagation;
+mod proxies;
+mod registry;
+mod respond;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime;
+
+/// What can go wrong here ends the measurement, so a message is all anybody needs of it.
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(subcommand)]
+    figure: Option<Figure>,
+    /// Cargo passes this to every benchmark
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Figure {
+    /// Requests to any HTTP/1.1 address: how many, how fast, what failed
+    Load(load::Flags),
+    /// A fast upstream: answers everything with a body of a given size
+    Respond(respond::Flags),
+    /// CPU time per request of proxies, in interleaved rounds
+    Cpu(cpu::Flags),
+    /// From a put in etcd to the first request the new instance serves
+    Propagation(propagation::Flags),
+    /// From the start of the proxy until it routes to 100,000 instances
+    ColdStart(cold_start::Flags),
+    /// CPU time the proxy spends on one change of the registry
+    Change(change::Flags),
+}
+
+fn main() -> ExitCode {
+    let Some(figure) = Flags::parse().figure else {
+        // `cargo bench` without a name runs every benchmark; the figures take minutes, so they are asked for.
+        let _ = Flags::command().bin_name("cargo bench --bench measure --").print_help();
+        return ExitCode::SUCCESS;
+    };
+    match run(figure) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("measure: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(figure: Figure) -> Outcome<()> {
+    // Requests are made, and answered, on one thread, which can be kept off the measured core.
+    let alone = || runtime::Builder::new_current_thread().enable_all().build();
+    let beside = || runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match figure {
+        Figure::Load(flags) => alone()?.block_on(load::run(flags)),
+        Figure::Respond(flags) => alone()?.block_on(respond::run(flags)),
+        Figure::Cpu(flags) => alone()?.block_on(cpu::run(flags)),
+        Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
+        Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
+        Figure::Change(flags) => beside()?.block_on(change::run(flags)),
+    }
+}

@@ -1,0 +1,316 @@
+//! FLOOR 6. The wiring of the proxy process: builds every part and hands each what it needs. The one place that names all rooms.
+//!
+//! 1. Sockets are bound first, so that a busy port is an error message and nothing else.
+//! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflector, the resolver, the
+//!    admin endpoint and the presence; the workers of the proxy have threads and runtimes of their own.
+//! 3. The file's declarations go down the same channel as the registry's.
+//! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
+//!    kernel's queue instead of being refused.
+//! 5. A signal ends it in this order: readiness, grace, listeners, requests, presence, registry.
+
+mod drains;
+mod events;
+mod file;
+mod presence;
+mod reading;
+mod signals;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::catalog::{self, Catalog, History, Live};
+use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
+use crate::proxy::access_log::{AccessLog, Writer};
+use crate::registry::RegistryStatus;
+use crate::{admin, embedded, proxy, registry, resolver};
+use drains::Drains;
+use signals::{Ask, Signals};
+
+/// Where a started process can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub listeners: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    /// As etcd clients reach it; the embedded registry's own address when that is in use.
+    pub registry: EtcdConfig,
+}
+
+/// Reads the configuration again; `Err` says what is wrong with it, a line each.
+pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Runs the proxy until a signal ends it. `on_ready` is called once, on this thread, when requests are served.
+pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
+    // Two libraries bring a provider each; whoever comes first would decide.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let sockets = proxy::bind(&config.listeners, config.proxy.workers).map_err(StartError::Bind)?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let ended = control.block_on(serve(config, sockets, reload, on_ready));
+    // What still runs has had its time: a look-up in DNS, a connection to the admin endpoint.
+    control.shutdown_timeout(LEFTOVERS);
+    ended
+}
+
+async fn serve(
+    config: Config,
+    sockets: proxy::Sockets,
+    reload: Reload,
+    on_ready: impl FnOnce(&Bound),
+) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(StartError::Runtime)?;
+    let admin_listener = listen("admin endpoint", config.admin.address).await?;
+    let (access_log, log_writer) = access_log(config.log.access.as_ref())?;
+    // The control work ends last: the proxy's last requests still need it.
+    let (stop, stops) = Stop::new();
+    let (etcd, embedded) = registry_of(&config, stops.registry.clone()).await?;
+    let bound = Bound {
+        listeners: sockets.addresses().to_vec(),
+        admin: admin_listener.local_addr().map_err(StartError::Runtime)?,
+        registry: etcd.clone(),
+    };
+
+    let started_at = SystemTime::now();
+    let (live, history) = (Arc::new(Live::default()), Arc::new(History::default()));
+    let status = Arc::new(RegistryStatus::new(if embedded.is_some() { "embedded" } else { "etcd" }));
+    let drains = Arc::new(Mutex::new(Drains::default()));
+    let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), bound.listeners.len());
+    let sources = Arc::new(reading::sources(&reading::Parts {
+        live: &live,
+        history: &history,
+        status: &status,
+        proxy: &proxy,
+        listeners: &bound.listeners,
+        drains: &drains,
+        leaving: &stops.readiness,
+        started_at,
+    }));
+
+    let (send_events, events) = mpsc::channel(EVENTS_WAITING_MAX);
+    let (send_resolutions, resolutions) = mpsc::channel(EVENTS_WAITING_MAX);
+    let (send_names, names) = watch::channel(Default::default());
+    let (send_revision, revision) = watch::channel(0);
+    let after_swap = events::AfterSwap {
+        live: live.clone(),
+        proxy: proxy.clone(),
+        drains: drains.clone(),
+        timings: sources.timings.clone(),
+        names: send_names,
+        revision: send_revision,
+    };
+    let (mut file, from_file) = file::FileDeclarations::first(&config);
+    if send_events.send(from_file).await.is_err() {
+        unreachable!("the catalog's end of the channel is still ours");
+    }
+    let catalog = Catalog::new(live.clone(), history);
+    tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
+    tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
+    let reflector = tokio::spawn(reflect(config.clone(), etcd, send_events.clone(), status, stops.control.clone()));
+    tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
+    info!(address = %bound.admin, "Admin endpoint listens");
+
+    if tokio::time::timeout(STARTUP_WAIT, known(&live)).await.is_err() {
+        warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
+    }
+    let serving = proxy.serve(sockets, stops.proxy).map_err(StartError::Runtime)?;
+    // The access log ends with the last who may write to it.
+    drop(proxy);
+    let presence = presence::announce(&config, &bound, started_at, revision, drains, stops.control);
+    for address in &bound.listeners {
+        info!(%address, "Proxy listens");
+    }
+    on_ready(&bound);
+
+    let ask = loop {
+        match signals.next().await {
+            Ask::Reload => {
+                if let Some(log) = &access_log {
+                    log.reopen();
+                }
+                match reload() {
+                    Ok(next) => {
+                        file::warn_of_restart(&config, &next);
+                        // The catalog only ends after this loop.
+                        let _ = send_events.send(file.changed(&next)).await;
+                    }
+                    Err(problems) => warn!(problems, "The configuration was not taken over; the one in force stays"),
+                }
+            }
+            ask => break ask,
+        }
+    };
+    let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
+    let work = Work { serving, presence, reflector, embedded, log_writer, access_log };
+    tokio::select! {
+        () = leave(stop, grace, work) => info!("Stopped; every request that ran has ended or had its time"),
+        () = again(&mut signals) => warn!("Told twice, so it stops at once"),
+    }
+    Ok(())
+}
+
+/// The stages of the end, in their order.
+struct Stop {
+    readiness: watch::Sender<bool>,
+    proxy: watch::Sender<bool>,
+    control: watch::Sender<bool>,
+    registry: watch::Sender<bool>,
+}
+
+struct Stops {
+    readiness: watch::Receiver<bool>,
+    proxy: watch::Receiver<bool>,
+    control: watch::Receiver<bool>,
+    registry: watch::Receiver<bool>,
+}
+
+impl Stop {
+    fn new() -> (Self, Stops) {
+        let [(readiness, a), (proxy, b), (control, c), (registry, d)] = std::array::from_fn(|_| watch::channel(false));
+        (Self { readiness, proxy, control, registry }, Stops { readiness: a, proxy: b, control: c, registry: d })
+    }
+}
+
+/// What has to be waited for at the end.
+struct Work {
+    serving: proxy::Serving,
+    presence: JoinHandle<()>,
+    reflector: JoinHandle<()>,
+    embedded: Option<JoinHandle<()>>,
+    access_log: Option<AccessLog>,
+    log_writer: Option<Writer>,
+}
+
+/// Readiness fails, listeners close, requests finish, and only then the rest goes.
+async fn leave(stop: Stop, grace: Duration, work: Work) {
+    stop.readiness.send_replace(true);
+    info!(?grace, "Stopping: readiness fails now, listeners close after the grace, running requests finish");
+    tokio::time::sleep(grace).await;
+    stop.proxy.send_replace(true);
+    work.serving.finished().await;
+    drop(work.access_log);
+    stop.control.send_replace(true);
+    ends("presence", work.presence).await;
+    ends("registry watch", work.reflector).await;
+    stop.registry.send_replace(true);
+    if let Some(embedded) = work.embedded {
+        ends("embedded registry", embedded).await;
+    }
+    if let Some(writer) = work.log_writer {
+        ends("access log", tokio::task::spawn_blocking(|| writer.join())).await;
+    }
+}
+
+async fn ends(part: &str, task: JoinHandle<()>) {
+    if tokio::time::timeout(PART_ENDS_MAX, task).await.is_err() {
+        warn!(part, "Did not end in time");
+    }
+}
+
+/// Ready once another signal asks for the end.
+async fn again(signals: &mut Signals) {
+    while signals.next().await == Ask::Reload {}
+}
+
+/// Ready once the catalog has applied something that the registry said.
+async fn known(live: &Live) {
+    while !live.load().registry_known {
+        tokio::time::sleep(KNOWN_LOOK).await;
+    }
+}
+
+async fn reflect(
+    config: Config,
+    etcd: EtcdConfig,
+    events: mpsc::Sender<crate::model::Event>,
+    status: Arc<RegistryStatus>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let snapshot = config.registry.snapshot.as_deref();
+    registry::run(&etcd, &config.registry.prefix, snapshot, events, status, shutdown).await;
+}
+
+fn access_log(config: Option<&AccessLogConfig>) -> Result<(Option<AccessLog>, Option<Writer>), StartError> {
+    let Some(config) = config else { return Ok((None, None)) };
+    let (log, writer) = AccessLog::open(config).map_err(|error| {
+        let file = config.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default();
+        StartError::AccessLog(file, error)
+    })?;
+    Ok((Some(log), Some(writer)))
+}
+
+/// How to reach the registry, and the embedded one's task.
+async fn registry_of(
+    config: &Config,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(EtcdConfig, Option<JoinHandle<()>>), StartError> {
+    let EmbeddedConfig { listen: address, data } = match &config.registry.kind {
+        RegistryKind::Etcd(etcd) => return Ok((etcd.clone(), None)),
+        RegistryKind::Embedded(embedded) => embedded,
+    };
+    let listener = listen(EMBEDDED, *address).await?;
+    let address = listener.local_addr().map_err(StartError::Runtime)?;
+    let options = embedded::Options { data: data.clone(), ..embedded::Options::default() };
+    let registry = embedded::Registry::open(options).map_err(StartError::Embedded)?;
+    info!(%address, "Embedded registry listens: for one machine; a cluster uses etcd");
+    let task = tokio::spawn(async move {
+        if let Err(error) = registry.serve(listener, shutdown).await {
+            warn!(%error, "The embedded registry ended");
+        }
+    });
+    let endpoints = vec![format!("http://{address}")];
+    Ok((EtcdConfig { endpoints, credentials: None, ca: None, certificate: None, key: None }, Some(task)))
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen(what, address, error))
+}
+
+/// Why the process did not start.
+#[derive(Debug)]
+pub enum StartError {
+    Bind(proxy::BindError),
+    Listen(&'static str, SocketAddr, io::Error),
+    Embedded(embedded::OpenError),
+    AccessLog(String, io::Error),
+    Runtime(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Listen(what @ EMBEDDED, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "the {what} cannot listen on {address}: something answers there already; if it is an etcd, use it with \
+                 --etcd http://{address}, else set registry.listen"
+            ),
+            Self::Listen(what, address, error) => write!(f, "the {what} cannot listen on {address}: {error}"),
+            Self::Embedded(error) => error.fmt(f),
+            Self::AccessLog(file, error) => write!(f, "log.access.file: {file:?} cannot be written: {error}"),
+            Self::Runtime(error) => write!(f, "the process cannot be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+const EMBEDDED: &str = "embedded registry";
+/// Control work is small; two threads, so that a long list cannot hold up an admin's question.
+const CONTROL_THREADS: usize = 2;
+/// Events waiting for the catalog. When full we stop reading etcd, which keeps them for us.
+const EVENTS_WAITING_MAX: usize = 64;
+const STARTUP_WAIT: Duration = Duration::from_secs(3);
+const KNOWN_LOOK: Duration = Duration::from_millis(2);
+const PART_ENDS_MAX: Duration = Duration::from_secs(5);
+const LEFTOVERS: Duration = Duration::from_millis(200);

@@ -1,0 +1,93 @@
+//! From the layers to a checked `Config`, or to everything that is wrong with them.
+
+use crate::wire::Problem;
+use crate::wire::closest;
+use crate::wire::fields::{Fields, Notes, Report, Unknown};
+use crate::wire::node::Place;
+
+use super::address::{Taken, check_distinct};
+use super::layers::Tree;
+use super::{Config, Layers, Listener, Problems, RegistryConfig, RegistryKind, declared, process, registry};
+
+/// Everything `pointsman run` and `check` need. Beside it what is odd but can be lived with.
+pub fn load(layers: &Layers) -> Result<(Config, Problems), Problems> {
+    read(layers, layers.tree(), |root| config(root, layers))
+}
+
+/// Only `[registry]`, which is all that the client commands need: what is wrong elsewhere does not keep them from working.
+pub fn load_registry(layers: &Layers) -> Result<(RegistryConfig, Problems), Problems> {
+    let tree = layers.tree().map(|tree| tree.only("registry"));
+    read(layers, tree, |root| registry::registry(&mut root.section_or_empty("registry"), layers))
+}
+
+fn read<T>(
+    layers: &Layers,
+    tree: Result<Tree, Vec<Problem>>,
+    read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
+) -> Result<(T, Problems), Problems> {
+    let located = |list| Problems::sorted(layers.file.clone(), list);
+    let Tree { root, mut strangers } = tree.map_err(located)?;
+    let report = Report::new(Unknown::Error);
+    let value = Fields::of(&root, String::new(), &report).and_then(|mut root| read(&mut root));
+    let Notes { problems, mut warnings, known, strangers: misspelt } = report.into_notes();
+    strangers.extend(misspelt.iter().map(ToString::to_string));
+    warnings.extend(strangers.iter().map(|name| stranger(name, &known)));
+    match value {
+        Some(value) if problems.is_empty() => Ok((value, located(warnings))),
+        _ => Err(located(problems)),
+    }
+}
+
+fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
+    let listeners = listeners(root);
+    let registry = {
+        let mut section = root.section_or_empty("registry");
+        let registry = registry::registry(&mut section, layers);
+        registry.map(|registry| (registry, section.place_of("listen")))
+    };
+    let (admin, admin_place) = {
+        let mut section = root.section_or_empty("admin");
+        (process::admin(&mut section), section.place_of("address"))
+    };
+    let proxy = process::proxy(&mut root.section_or_empty("proxy"));
+    let log = process::log(&mut root.section_or_empty("log"), layers);
+    let routes = declared::routes(root);
+    let services = declared::services(root);
+
+    let mut taken: Vec<Taken<'_>> = Vec::new();
+    for (at, (listener, place)) in listeners.iter().enumerate() {
+        taken.push(Taken { path: format!("listener[{at}].address"), place, address: listener.address });
+    }
+    taken.push(Taken { path: "admin.address".to_owned(), place: admin_place, address: admin.address });
+    if let Some((RegistryConfig { kind: RegistryKind::Embedded(embedded), .. }, place)) = &registry {
+        taken.push(Taken { path: "registry.listen".to_owned(), place, address: embedded.listen });
+    }
+    check_distinct(&taken, root.report());
+
+    let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
+    Some(Config { listeners, registry: registry?.0, admin, proxy, log, routes, services })
+}
+
+/// With the places where they were said; the default if there are none.
+fn listeners<'a>(root: &mut Fields<'a>) -> Vec<(Listener, &'a Place)> {
+    let sections = root.sections("listener");
+    if sections.is_empty() {
+        return vec![(Listener::default(), root.place_of("listener"))];
+    }
+    sections.into_iter().filter_map(|mut f| process::listener(&mut f).map(|l| (l, f.place_of("address")))).collect()
+}
+
+/// A variable that sets nothing: not an error, because others may use our prefix for their own ends.
+fn stranger(name: &str, known: &[String]) -> Problem {
+    let is_section =
+        |path: &String| known.iter().any(|k| k.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.')));
+    let settings = known.iter().filter(|path| !path.contains('[') && !is_section(path));
+    let mut variables: Vec<String> = settings.map(|path| path.to_ascii_uppercase().replace('.', "_")).collect();
+    variables.push("LISTEN".to_owned());
+    let said = name.strip_prefix("POINTSMAN_").unwrap_or(name);
+    let message = match closest(said, variables.iter().map(String::as_str)) {
+        Some(meant) => format!("no setting has this name; did you mean POINTSMAN_{meant}?"),
+        None => "no setting has this name".to_owned(),
+    };
+    Problem { path: name.to_owned(), line: None, message }
+}

@@ -1,0 +1,136 @@
+//! `[[listener]]`, `[admin]`, `[proxy]` and `[log]`: how this process works, whatever is declared.
+
+use std::time::Duration;
+
+use crate::wire::fields::{Fields, Read};
+use crate::wire::node::{Node, quoted};
+use crate::wire::scalar::{boolean, duration, duration_above_zero, named, number, one_of, size, text, word};
+
+use super::address::listen_address;
+use super::registry::path_in;
+use super::{
+    AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProxyConfig,
+    ShutdownConfig,
+};
+
+pub(super) fn listener(fields: &mut Fields<'_>) -> Option<Listener> {
+    let address = fields.required("address", listen_address);
+    fields.unsupported("proxy_protocol");
+    fields.unsupported("tls");
+    Some(Listener { address: address? })
+}
+
+pub(super) fn admin(fields: &mut Fields<'_>) -> AdminConfig {
+    let default = AdminConfig::default();
+    let admin = AdminConfig {
+        address: fields.or("address", default.address, listen_address),
+        insecure: fields.or("insecure", default.insecure, boolean),
+    };
+    fields.unsupported("token_file");
+    fields.unsupported("tls");
+    if !admin.address.ip().is_loopback() && !admin.insecure {
+        let message = format!(
+            "{} can be reached from other machines, and nobody would have to show who they are; write \"127.0.0.1:{}\", \
+             or say insecure = true if the network keeps others out",
+            admin.address,
+            admin.address.port()
+        );
+        fields.wrong("address", message);
+    }
+    admin
+}
+
+pub(super) fn proxy(fields: &mut Fields<'_>) -> ProxyConfig {
+    let workers = fields.or("workers", 0, number(0..=WORKERS_MAX));
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    ProxyConfig {
+        trusted_proxies: fields.list("trusted_proxies", named(Network::parse)).unwrap_or_default(),
+        workers: if workers == 0 { cores() } else { workers },
+        limits: limits(&mut fields.section_or_empty("limits")),
+        shutdown: shutdown(&mut fields.section_or_empty("shutdown")),
+    }
+}
+
+pub(super) fn log(fields: &mut Fields<'_>, layers: &Layers) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        format: fields.or("format", default.format, one_of(&[LogFormat::Text, LogFormat::Json], log_format)),
+        filter: fields.or("filter", default.filter, filter),
+        access: access(&mut fields.section_or_empty("access"), layers),
+    }
+}
+
+fn limits(fields: &mut Fields<'_>) -> ClientLimits {
+    let default = ClientLimits::default();
+    let head_size = fields.optional("head_size", size(HEAD_SIZE_MIN..=HEAD_SIZE_MAX));
+    ClientLimits {
+        head_timeout: fields.or("head_timeout", default.head_timeout, duration_above_zero),
+        body_progress: fields.or("body_progress", default.body_progress, duration_above_zero),
+        keep_alive: fields.or("keep_alive", default.keep_alive, duration_above_zero),
+        handshake: fields.or("handshake", default.handshake, duration_above_zero),
+        head_size: head_size.and_then(|size| size.try_into().ok()).unwrap_or(default.head_size),
+        fields: fields.or("fields", default.fields, number(1..=FIELDS_MAX)),
+        connections: fields.or("connections", default.connections, number(1..=CONNECTIONS_MAX)),
+    }
+}
+
+fn shutdown(fields: &mut Fields<'_>) -> ShutdownConfig {
+    let default = ShutdownConfig::default();
+    ShutdownConfig {
+        grace: fields.or("grace", default.grace, shutdown_time),
+        drain: fields.or("drain", default.drain, shutdown_time),
+    }
+}
+
+fn shutdown_time(node: &Node) -> Read<Duration> {
+    match duration(node)? {
+        time if time <= SHUTDOWN_MAX => Ok(time),
+        _ => Err(format!("{} is longer than an hour", node.shown())),
+    }
+}
+
+fn access(fields: &mut Fields<'_>, layers: &Layers) -> Option<AccessLogConfig> {
+    let default = AccessLogConfig::default();
+    let enabled = fields.or("enabled", true, boolean);
+    let formats = [AccessLogFormat::Json, AccessLogFormat::Combined];
+    let access = AccessLogConfig {
+        format: fields.or("format", default.format, one_of(&formats, access_format)),
+        file: fields.optional("file", path_in(layers)),
+        deny_query: fields.list("deny_query", word).unwrap_or(default.deny_query),
+    };
+    enabled.then_some(access)
+}
+
+fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+fn access_format(format: AccessLogFormat) -> &'static str {
+    match format {
+        AccessLogFormat::Json => "json",
+        AccessLogFormat::Combined => "combined",
+    }
+}
+
+fn filter(node: &Node) -> Read<String> {
+    let said = text(node)?;
+    match tracing_subscriber::EnvFilter::try_new(said) {
+        Ok(_) => Ok(said.to_owned()),
+        Err(e) => Err(format!("{} is not a filter such as \"info\" or \"warn,pointsman::registry=debug\": {e}", quoted(said))),
+    }
+}
+
+/// More threads than any machine we know has cores.
+const WORKERS_MAX: usize = 1024;
+/// A head smaller than this would refuse ordinary browsers.
+const HEAD_SIZE_MIN: u64 = 1024;
+/// The engine's own limits, above which ours could not be kept.
+const HEAD_SIZE_MAX: u64 = 1024 * 1024;
+const FIELDS_MAX: usize = 256;
+/// Beyond what file descriptors allow anywhere.
+const CONNECTIONS_MAX: usize = 10_000_000;
+/// Whoever stops a process waits for it; beyond an hour it looks stuck.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(60 * 60);

@@ -1,0 +1,150 @@
+//! One line a request, written by a thread of its own: a slow disk costs lines, never requests.
+
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use super::record::RequestRecord;
+use crate::config::{AccessLogConfig, AccessLogFormat};
+
+/// Cheap to clone; the writer ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    lines: SyncSender<String>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    format: AccessLogFormat,
+    deny_query: Vec<String>,
+    dropped: AtomicU64,
+    reopen: AtomicBool,
+}
+
+/// Joined at the end of the process, after the last [`AccessLog`] is gone, so that no line is lost.
+#[derive(Debug)]
+pub struct Writer(JoinHandle<()>);
+
+impl AccessLog {
+    /// Opens the file, so that a wrong path is an error of the start.
+    pub fn open(config: &AccessLogConfig) -> io::Result<(Self, Writer)> {
+        let file = config.file.as_deref().map(append_to).transpose()?;
+        let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
+        let shared = Arc::new(Shared {
+            format: config.format,
+            deny_query: config.deny_query.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            dropped: AtomicU64::new(0),
+            reopen: AtomicBool::new(false),
+        });
+        let output = Output { path: config.file.clone(), file: file.map(BufWriter::new), shared: shared.clone() };
+        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || output.run(&waiting))?;
+        Ok((Self { lines, shared }, Writer(writer)))
+    }
+
+    pub fn write(&self, record: &RequestRecord<'_>) {
+        let line = match self.shared.format {
+            AccessLogFormat::Json => line::json(record, &self.shared.deny_query),
+            AccessLogFormat::Combined => line::combined(record, &self.shared.deny_query),
+        };
+        if self.lines.try_send(line).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// After the file was moved away (SIGHUP): the next line goes to a new one.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Relaxed);
+    }
+
+    /// Lines that nobody will read, because the disk was too slow for them.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Writer {
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            error!("Access log writer panicked");
+        }
+    }
+}
+
+struct Output {
+    path: Option<PathBuf>,
+    /// `None`: standard output.
+    file: Option<BufWriter<File>>,
+    shared: Arc<Shared>,
+}
+
+impl Output {
+    fn run(mut self, waiting: &Receiver<String>) {
+        let mut failing = false;
+        loop {
+            let line = match waiting.recv_timeout(FLUSH_AFTER) {
+                Ok(line) => Some(line),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.reopen_if_asked();
+            let written = match line {
+                Some(line) => {
+                    std::iter::once(line).chain(waiting.try_iter()).take(LINES_WAITING_MAX).try_for_each(|l| self.put(&l))
+                }
+                None => Ok(()),
+            };
+            let result = written.and_then(|()| self.flush());
+            if let (Err(error), false) = (&result, failing) {
+                warn!(%error, "Access log cannot be written");
+            }
+            failing = result.is_err();
+        }
+        // The last of them are in the file already; an error here was reported above.
+        let _ = self.flush();
+    }
+
+    fn reopen_if_asked(&mut self) {
+        if !self.shared.reopen.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(path) = &self.path {
+            match append_to(path) {
+                Ok(file) => self.file = Some(BufWriter::new(file)),
+                Err(error) => warn!(path = %path.display(), %error, "Access log cannot be reopened; the old file goes on"),
+            }
+        }
+    }
+
+    fn put(&mut self, line: &str) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => io::stdout().lock().write_all(line.as_bytes()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.flush(),
+            None => io::stdout().lock().flush(),
+        }
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// About a second of full load. When the writer is further behind, lines are dropped and counted.
+const LINES_WAITING_MAX: usize = 16 * 1024;
+/// How late a reopening may be noticed when no line comes.
+const FLUSH_AFTER: Duration = Duration::from_millis(500);

@@ -1,0 +1,311 @@
+//! The way of one routed request: which instances it tries, how each attempt ended, and whether there is another.
+//!
+//! A further attempt is always at another instance, but for one case: a pooled connection that its instance closed while
+//! we were taking it says nothing about the instance, so the request goes out again on a fresh connection, at no cost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use super::head::RequestHead;
+use super::reply::Refusal;
+use crate::catalog::Snapshot;
+use crate::model::{Outcome, ServicePolicy};
+use crate::pool::{InFlight, Instance, Service};
+use crate::routing::Route;
+
+/// One request from its route on. It keeps the service it found, so all attempts see the same pool.
+#[derive(Debug)]
+pub struct Forwarding {
+    pub route: Arc<Route>,
+    /// `None`: the route names a service that does not exist.
+    pub service: Option<Arc<Service>>,
+    pub revision: u64,
+    /// Which snapshot this was; another one now means that instances may have gone since.
+    pub sequence: u64,
+    pub attempts: Vec<AttemptRecord>,
+    tried: Vec<u64>,
+    current: Option<Attempt>,
+    resent: u8,
+    last_failure: Option<Failure>,
+    /// The request has been retried by a proxy before us, which knows better when to stop.
+    retried_before: bool,
+}
+
+/// What is left of an attempt for the access log.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    pub instance: Arc<Instance>,
+    pub outcome: Outcome,
+    pub took: Duration,
+    /// Until the connection stood; `None`: a pooled one, or none at all.
+    pub connect: Option<Duration>,
+    /// Until the head of the response.
+    pub head: Option<Duration>,
+}
+
+/// The attempt that runs.
+#[derive(Debug)]
+pub struct Attempt {
+    held: InFlight,
+    started: Instant,
+    connect: Option<Duration>,
+    head: Option<Duration>,
+    status: u16,
+    reused: bool,
+    connected: bool,
+    /// Its predecessor died with a pooled connection: take a new one.
+    pub wants_fresh: bool,
+}
+
+/// How an attempt can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody listens, or no way there.
+    Refused,
+    ConnectTimeout,
+    /// The connection broke before the answer was whole.
+    Reset,
+    /// An HTTP/2 instance says that it has not looked at the request (REFUSED_STREAM, GOAWAY).
+    NotProcessed,
+    /// The answer did not begin in time, or stood still.
+    Timeout,
+    /// The answer is not HTTP, or not one to this request.
+    Invalid,
+    /// It answered 502, 503 or 504, and nothing of that has been passed on.
+    Status(u16),
+}
+
+/// What the client sent and got so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    pub method: &'a Method,
+    /// Bytes of the request body that have been read.
+    pub body_read: u64,
+    /// They are not all in the buffer any more.
+    pub body_lost: bool,
+    /// A byte of the response went to the client.
+    pub answered: bool,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    Retry { pause: Duration },
+    GiveUp(Refusal),
+}
+
+impl Forwarding {
+    pub fn new(snapshot: &Snapshot, route: Arc<Route>, service: Option<Arc<Service>>, head: &RequestHead<'_>) -> Self {
+        let earlier = head.headers.get(ATTEMPT_FIELD).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u32>().ok());
+        Self {
+            route,
+            service,
+            revision: snapshot.revision,
+            sequence: snapshot.sequence,
+            attempts: Vec::new(),
+            tried: Vec::new(),
+            current: None,
+            resent: 0,
+            last_failure: None,
+            retried_before: earlier.is_some_and(|n| n > 1),
+        }
+    }
+
+    pub fn policy(&self) -> Option<&Arc<ServicePolicy>> {
+        self.service.as_ref().map(|s| &s.policy)
+    }
+
+    pub fn current(&self) -> Option<&Attempt> {
+        self.current.as_ref()
+    }
+
+    /// Counted from 1, as `x-pointsman-attempt` says it; what was sent again on a fresh connection is not a new attempt.
+    pub fn number(&self) -> usize {
+        self.attempts.len() + 1 - usize::from(self.resent)
+    }
+
+    /// Chooses an instance and counts it as busy until the attempt ends.
+    pub fn begin_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<&Attempt, Refusal> {
+        let service = self.service.as_ref().ok_or(Refusal::NoInstances)?;
+        let again = self.attempts.last().filter(|last| !self.tried.contains(&last.instance.state.generation));
+        let held = match again {
+            Some(last) => InFlight::begin(last.instance.clone()),
+            None => match (service.pick(&self.tried, rng), self.last_failure) {
+                (Ok(held), _) => held,
+                (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
+                (Err(error), None) => {
+                    service.stats.refused.fetch_add(1, Ordering::Relaxed);
+                    return Err(error.into());
+                }
+            },
+        };
+        let wants_fresh = again.is_some();
+        Ok(self.current.insert(Attempt::begin(held, wants_fresh)))
+    }
+
+    pub fn connected(&mut self, reused: bool) {
+        if let Some(attempt) = &mut self.current {
+            attempt.connected = true;
+            attempt.reused = reused;
+            attempt.connect = (!reused).then(|| attempt.started.elapsed());
+        }
+    }
+
+    /// The head of the final response has arrived.
+    pub fn answered(&mut self, status: u16) {
+        if let Some(attempt) = &mut self.current {
+            attempt.head = Some(attempt.started.elapsed());
+            attempt.status = status;
+        }
+    }
+
+    /// Whether a gateway's error is thrown away for another instance's answer, which needs another instance.
+    pub fn retries_status(&self, status: u16, progress: Progress<'_>) -> bool {
+        Outcome::of_status(status) == Outcome::GatewayError && self.may_retry(Failure::Status(status), progress)
+    }
+
+    /// Ends the attempt that runs and says what follows. Its instance is free from here on.
+    pub fn fail_attempt(&mut self, failure: Failure, progress: Progress<'_>, rng: &mut fastrand::Rng) -> Next {
+        let Some(attempt) = self.current.take() else { return Next::GiveUp(Refusal::Upstream(failure)) };
+        let generation = attempt.instance().state.generation;
+        let stale = matches!(failure, Failure::Reset | Failure::NotProcessed)
+            && attempt.reused
+            && attempt.head.is_none()
+            && !attempt.wants_fresh;
+        let resend = stale && self.can_send_again(progress);
+        let retry = !resend && self.may_retry(failure, progress);
+        self.last_failure = Some(failure);
+        self.end(attempt, failure.outcome());
+        if resend {
+            self.resent += 1;
+            return Next::Retry { pause: Duration::ZERO };
+        }
+        self.tried.push(generation);
+        if !retry {
+            return Next::GiveUp(Refusal::Upstream(failure));
+        }
+        if let Some(service) = &self.service {
+            service.stats.count_retry(failure.retry_cause());
+        }
+        let connected = !matches!(failure, Failure::Refused | Failure::ConnectTimeout);
+        let pause = if connected { PAUSE_MIN.max(PAUSE_MAX.mul_f64(rng.f64())) } else { Duration::ZERO };
+        Next::Retry { pause }
+    }
+
+    /// Ends the attempt that runs as its status says, or as the client's leaving.
+    pub fn finish_attempt(&mut self, client_left: bool) {
+        if let Some(attempt) = self.current.take() {
+            let outcome = match attempt.status {
+                0 if client_left => Outcome::ClientGone,
+                0 => Outcome::Reset,
+                status => Outcome::of_status(status),
+            };
+            self.end(attempt, outcome);
+        }
+    }
+
+    /// The answer began, and broke off.
+    pub fn break_attempt(&mut self, failure: Failure) {
+        if let Some(attempt) = self.current.take() {
+            self.end(attempt, failure.outcome());
+        }
+    }
+
+    fn may_retry(&self, failure: Failure, progress: Progress<'_>) -> bool {
+        let Some(Service { policy, pool, .. }) = self.service.as_deref() else { return false };
+        let safe = match failure {
+            // Nothing has reached an instance.
+            Failure::Refused | Failure::ConnectTimeout | Failure::NotProcessed => true,
+            // It may have done what it was asked to do.
+            Failure::Reset | Failure::Timeout | Failure::Status(_) => policy.retry.methods.contains(progress.method),
+            Failure::Invalid => false,
+        };
+        let elsewhere = pool.candidates().len() > self.tried.len() + 1;
+        let left = self.tried.len() < usize::from(policy.retry.attempts) && !self.retried_before;
+        safe && left && elsewhere && self.can_send_again(progress)
+    }
+
+    fn can_send_again(&self, progress: Progress<'_>) -> bool {
+        let at_hand = self.policy().is_some_and(|p| progress.body_read <= p.retry.buffer) && !progress.body_lost;
+        at_hand && !progress.answered
+    }
+
+    fn end(&mut self, attempt: Attempt, outcome: Outcome) {
+        let took = attempt.started.elapsed();
+        let instance = attempt.instance().clone();
+        instance.state.count(outcome, attempt.head);
+        if let (Some(service), Some(head)) = (&self.service, attempt.head) {
+            service.stats.attempts.record(head);
+        }
+        let Attempt { connect, head, .. } = attempt;
+        self.attempts.push(AttemptRecord { instance, outcome, took, connect, head });
+    }
+}
+
+impl Drop for Forwarding {
+    /// A request that is dropped half way was left by its client.
+    fn drop(&mut self) {
+        self.finish_attempt(true);
+    }
+}
+
+impl Attempt {
+    fn begin(held: InFlight, wants_fresh: bool) -> Self {
+        Self { held, started: Instant::now(), connect: None, head: None, status: 0, reused: false, connected: false, wants_fresh }
+    }
+
+    pub fn instance(&self) -> &Arc<Instance> {
+        self.held.instance()
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.head.is_some()
+    }
+}
+
+impl Failure {
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Refused => Outcome::ConnectFailed,
+            Self::ConnectTimeout => Outcome::ConnectTimeout,
+            Self::Reset | Self::NotProcessed | Self::Invalid => Outcome::Reset,
+            Self::Timeout => Outcome::Timeout,
+            Self::Status(status) => Outcome::of_status(status),
+        }
+    }
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Refused => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Reset | Self::NotProcessed => "upstream_reset",
+            Self::Timeout => "upstream_timeout",
+            Self::Invalid => "upstream_invalid",
+            Self::Status(_) => "upstream_status",
+        }
+    }
+
+    /// An index into `pool::RETRY_CAUSES`.
+    fn retry_cause(self) -> usize {
+        match self {
+            Self::Refused => 0,
+            Self::ConnectTimeout => 1,
+            Self::Reset | Self::NotProcessed | Self::Timeout | Self::Invalid => 2,
+            Self::Status(_) => 3,
+        }
+    }
+}
+
+/// Tells the next tier that somebody retries already.
+pub const ATTEMPT_FIELD: &str = "x-pointsman-attempt";
+
+/// Before an instance that was reached is followed by another: full jitter, so that a crash is not echoed in step.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(250);

@@ -1,0 +1,263 @@
+//! The head of a request, read and checked once: behind [`RequestHead::check`] nobody looks at framing, host or path again.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::path::plain_path;
+use super::reply::Refusal;
+use crate::config::ClientLimits;
+
+/// What an engine hands in, as it stood on the wire.
+#[derive(Debug, Clone, Copy)]
+pub struct RawHead<'a> {
+    pub method: &'a Method,
+    /// The request target: origin form, absolute form or `*`.
+    pub target: &'a [u8],
+    /// `:authority` of HTTP/2.
+    pub authority: Option<&'a str>,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+    pub peer: SocketAddr,
+    pub scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+/// A head that may be routed.
+#[derive(Debug, Clone)]
+pub struct RequestHead<'a> {
+    pub method: &'a Method,
+    /// As the client wrote it, with its port.
+    pub authority: &'a str,
+    /// Lower case, without port or final dot; empty when an HTTP/1.0 client named none.
+    pub host: Cow<'a, str>,
+    /// Starts with a slash, holds no dot segments: what is routed on is what is forwarded.
+    pub path: Cow<'a, str>,
+    /// Without its question mark.
+    pub query: Option<&'a str>,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+    pub peer: SocketAddr,
+    pub scheme: Scheme,
+    /// The target has to be written anew: it was in absolute form, or had dot segments.
+    pub rewritten: bool,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl<'a> RequestHead<'a> {
+    pub fn check(raw: RawHead<'a>, limits: &ClientLimits) -> Result<Self, Refusal> {
+        check_size(&raw, limits)?;
+        check_framing(&raw)?;
+        if raw.method == Method::TRACE || raw.method == Method::CONNECT {
+            return Err(Refusal::Method);
+        }
+        let target = std::str::from_utf8(raw.target).map_err(|_| Refusal::Malformed("the request target is not ASCII"))?;
+        let (named, target, absolute) = split_target(target)?;
+        let authority = match (named.or(raw.authority), host_field(raw.headers)?) {
+            (Some(target), Some(field)) if raw.version < Version::HTTP_2 && !target.eq_ignore_ascii_case(field) => {
+                return Err(Refusal::Malformed("the request target and Host name different hosts"));
+            }
+            (Some(authority), _) | (None, Some(authority)) => authority,
+            (None, None) if raw.version < Version::HTTP_11 => "",
+            (None, None) => return Err(Refusal::Malformed("the request has no Host")),
+        };
+        let host = match authority {
+            "" if raw.version < Version::HTTP_11 => Cow::Borrowed(""),
+            _ => host_of(authority).ok_or(Refusal::Malformed("Host is not a host name or an address"))?,
+        };
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let path = if path == "*" && raw.method == Method::OPTIONS { Cow::Borrowed(path) } else { plain_path(path)? };
+        let rewritten = absolute || matches!(path, Cow::Owned(_));
+        let RawHead { method, version, headers, peer, scheme, .. } = raw;
+        Ok(Self { method, authority, host, path, query, version, headers, peer, scheme, rewritten })
+    }
+
+    /// The target in the form every instance understands.
+    pub fn origin_form(&self) -> String {
+        match self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone().into_owned(),
+        }
+    }
+}
+
+fn check_size(raw: &RawHead<'_>, limits: &ClientLimits) -> Result<(), Refusal> {
+    if raw.method.as_str().len() > METHOD_LENGTH_MAX {
+        return Err(Refusal::Malformed("the method is too long"));
+    }
+    if raw.target.len() > TARGET_LENGTH_MAX.min(limits.head_size) {
+        return Err(Refusal::TargetTooLong);
+    }
+    // Four bytes a field stand on the wire beside its name and value: colon, space, line end.
+    let fields: usize = raw.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if raw.headers.len() > limits.fields || fields + raw.target.len() > limits.head_size {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// Where the body ends must be plain, or the next proxy may see another request in it.
+fn check_framing(raw: &RawHead<'_>) -> Result<(), Refusal> {
+    let mut codings = raw.headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !is_chunked(coding) || codings.next().is_some()) {
+        return Err(Refusal::Malformed("Transfer-Encoding is not chunked alone"));
+    }
+    let mut lengths = raw.headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some_and(|length| !is_number(length) || lengths.next().is_some()) {
+        return Err(Refusal::Malformed("Content-Length is not one number"));
+    }
+    Ok(())
+}
+
+fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else { return Ok(None) };
+    if hosts.next().is_some() {
+        return Err(Refusal::Malformed("the request has more than one Host"));
+    }
+    host.to_str().map(|h| Some(h.trim_ascii())).map_err(|_| Refusal::Malformed("Host is not ASCII"))
+}
+
+/// The authority of an absolute form, the rest, and whether it was one.
+fn split_target(target: &str) -> Result<(Option<&str>, &str, bool), Refusal> {
+    if target.starts_with('/') || target == "*" {
+        return Ok((None, target, false));
+    }
+    let malformed = Refusal::Malformed("the request target is neither a path nor an http URL");
+    let (scheme, rest) = target.split_once("://").ok_or(malformed.clone())?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(malformed);
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    Ok((Some(authority), if path.is_empty() { "/" } else { path }, true))
+}
+
+/// `Shop.Example.:8080` → `shop.example`; `[::1]:80` → `[::1]`. `None` for what is no host.
+fn host_of(authority: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')?;
+            rest[..end].parse::<std::net::Ipv6Addr>().ok()?;
+            authority.split_at(end + 2)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_fine = port.strip_prefix(':').is_none_or(|p| p.is_empty() || p.parse::<u16>().is_ok());
+    if !port_is_fine || (!port.is_empty() && !port.starts_with(':')) {
+        return None;
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    // Registered names hold more than DNS does (RFC 3986), but nothing that could end a field or begin a path.
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&b);
+    if host.is_empty() || host.len() > 255 || !host.bytes().all(allowed) {
+        return None;
+    }
+    let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
+    Some(if is_lower { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) })
+}
+
+const METHOD_LENGTH_MAX: usize = 32;
+const TARGET_LENGTH_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let field = |(n, v): &(&str, &str)| (HeaderName::try_from(*n).unwrap(), HeaderValue::try_from(*v).unwrap());
+        let mut map = HeaderMap::new();
+        fields.iter().map(field).for_each(|(n, v)| {
+            map.append(n, v);
+        });
+        map
+    }
+
+    /// `Ok` shows `host path?query`, `Err` the reason.
+    fn check(version: Version, request: &str, fields: &[(&str, &str)]) -> Result<String, String> {
+        let (method, target) = request.split_once(' ').unwrap();
+        let raw = RawHead {
+            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+            target: target.as_bytes(),
+            authority: None,
+            version,
+            headers: &headers(fields),
+            peer: "192.0.2.1:5000".parse().unwrap(),
+            scheme: Scheme::Http,
+        };
+        match RequestHead::check(raw, &ClientLimits::default()) {
+            Ok(head) => Ok(format!("{} {}", head.host, head.origin_form())),
+            Err(refusal) => Err(format!("{} {refusal}", refusal.status())),
+        }
+    }
+
+    #[test]
+    fn hosts_and_targets_are_read_in_every_form() {
+        for (request, host, expected) in [
+            ("GET /a?b=c", "Shop.Example:8080", "shop.example /a?b=c"),
+            ("GET /", "shop.example.", "shop.example /"),
+            ("GET /x", "[::1]:8080", "[::1] /x"),
+            ("GET http://a.example/x?y", "a.example", "a.example /x?y"),
+            ("GET http://a.example", "a.example", "a.example /"),
+            ("OPTIONS *", "a", "a *"),
+            ("GET /a/../b", "a", "a /b"),
+        ] {
+            assert_eq!(check(Version::HTTP_11, request, &[("host", host)]).as_deref(), Ok(expected));
+        }
+        assert_eq!(check(Version::HTTP_10, "GET /", &[]).as_deref(), Ok(" /"));
+    }
+
+    #[test]
+    fn what_two_proxies_could_read_differently_is_refused() {
+        let host = ("host", "a");
+        for (request, fields, reason) in [
+            ("GET /", vec![], "400 the request has no Host"),
+            ("GET /", vec![host, ("host", "b")], "400 the request has more than one Host"),
+            ("GET /", vec![("host", "a/b")], "400 Host is not a host name"),
+            ("GET /", vec![("host", "")], "400 Host is not a host name"),
+            ("GET /", vec![("host", "a:b")], "400 Host is not a host name"),
+            ("GET /", vec![("host", "u@a")], "400 Host is not a host name"),
+            ("GET http://b/", vec![host], "400 the request target and Host name different"),
+            ("GET ftp://a/", vec![host], "400 the request target is neither"),
+            ("POST /", vec![host, ("content-length", "5"), ("content-length", "5")], "400 Content-Length is not"),
+            ("POST /", vec![host, ("content-length", "5, 5")], "400 Content-Length is not"),
+            ("POST /", vec![host, ("transfer-encoding", "gzip, chunked")], "400 Transfer-Encoding is not"),
+            ("POST /", vec![host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], "400 Transfer-Encoding"),
+            ("TRACE /", vec![host], "405"),
+            ("CONNECT a:443", vec![host], "405"),
+        ] {
+            let refused = check(Version::HTTP_11, request, &fields).unwrap_err();
+            assert!(refused.starts_with(reason), "{request} {fields:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn heads_have_a_size() {
+        let many: Vec<_> = (0..101).map(|_| ("x", "y")).chain([("host", "a")]).collect();
+        assert!(check(Version::HTTP_11, "GET /", &many).unwrap_err().starts_with("431"));
+        let long = "v".repeat(33 * 1024);
+        assert!(check(Version::HTTP_11, "GET /", &[("host", "a"), ("x", &long)]).unwrap_err().starts_with("431"));
+        assert!(check(Version::HTTP_11, &format!("GET /{}", "p".repeat(17 * 1024)), &[]).unwrap_err().starts_with("414"));
+    }
+}

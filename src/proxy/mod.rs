@@ -1,0 +1,117 @@
+//! FLOOR 5. The proxy: client connections in, instances' answers out.
+//!
+//! What decides stands here and knows no engine: `head` checks a request, `route` finds its service, `attempt` picks
+//! instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record` gathers the facts that
+//! counters and `access_log` read. `pingora/` is the engine that asks them; a second one would ask the same.
+//!
+//! Invariants:
+//! - A request loads the snapshot once and keeps the service it found; its retries see the same pool.
+//! - Every attempt is counted in flight by a value that is dropped with it, on every path.
+//! - Every wait has an end: heads, bodies, connects, answers, idle connections, drains.
+//! - Deliberately absent: etcd, PEM, configuration files, Prometheus.
+
+pub mod access_log;
+mod arrival;
+mod attempt;
+mod forward;
+mod head;
+mod path;
+mod pingora;
+mod record;
+mod reply;
+mod route;
+mod sockets;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, watch};
+
+pub use access_log::AccessLog;
+use arrival::Trusted;
+use pingora::{Upstreams, Worker};
+use record::RequestRecord;
+pub use sockets::{BindError, Sockets, bind};
+pub use stats::ProxyStats;
+use stats::WorkerStats;
+
+use crate::catalog::Live;
+use crate::config::{ClientLimits, ProxyConfig};
+
+/// The proxy of this process: hand it sockets, and tell it which instances have left.
+#[derive(Clone)]
+pub struct Proxy {
+    workers: Vec<Worker>,
+}
+
+/// What every worker reads.
+struct Shared {
+    live: Arc<Live>,
+    limits: ClientLimits,
+    trusted: Trusted,
+    access_log: Option<AccessLog>,
+}
+
+impl Proxy {
+    /// `listeners`: how many there will be on each worker.
+    pub fn new(live: Arc<Live>, config: &ProxyConfig, access_log: Option<AccessLog>, listeners: usize) -> Self {
+        let (limits, trusted) = (config.limits.clone(), Trusted::new(&config.trusted_proxies));
+        let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let shared = Arc::new(Shared { live, limits, trusted, access_log });
+        let worker = |_| Worker {
+            shared: shared.clone(),
+            upstreams: Arc::new(Upstreams::default()),
+            stats: Arc::new(WorkerStats::new(listeners)),
+            room: room.clone(),
+            drain: config.shutdown.drain,
+        };
+        Self { workers: (0..config.workers.max(1)).map(worker).collect() }
+    }
+
+    /// Starts the workers. When `ending` turns true they stop accepting, close what is idle, finish what runs, and end.
+    pub fn serve(&self, sockets: Sockets, ending: watch::Receiver<bool>) -> io::Result<Serving> {
+        let start = |(number, (worker, sockets)): (usize, (&Worker, _))| worker.clone().start(number, sockets, ending.clone());
+        let workers = self.workers.iter().zip(sockets.into_workers()).enumerate().map(start);
+        Ok(Serving { workers: workers.collect::<io::Result<_>>()? })
+    }
+
+    /// Instances that take no new requests from now on: their idle connections close at once, running requests finish.
+    pub fn evict(&self, generations: &[u64]) {
+        if !generations.is_empty() {
+            let now = Instant::now();
+            self.workers.iter().for_each(|worker| worker.upstreams.evict(generations, now));
+        }
+    }
+
+    pub fn stats(&self) -> ProxyStats {
+        ProxyStats::sum(self.workers.iter().map(|worker| &worker.stats))
+    }
+}
+
+/// The workers at work.
+#[derive(Debug)]
+pub struct Serving {
+    workers: Vec<pingora::Running>,
+}
+
+impl Serving {
+    /// Returns when the last worker has ended.
+    pub async fn finished(self) {
+        for worker in self.workers {
+            worker.finished().await;
+        }
+    }
+}
+
+impl Shared {
+    fn finish(&self, record: &RequestRecord<'_>, stats: &WorkerStats) {
+        record.count(stats);
+        if let Some(log) = &self.access_log {
+            log.write(record);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Dot segments (RFC 3986 §5.2.4) taken out of a path, also where they are written with `%2e`: a route for `/public`
+//! must not open `/public/../admin`. Everything else stays as the client wrote it.
+
+use std::borrow::Cow;
+
+use super::reply::Refusal;
+
+/// Borrowed when there is nothing to take out, which is nearly always.
+pub fn plain_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    if !path.starts_with('/') {
+        return Err(Refusal::Malformed("the path does not start with a slash"));
+    }
+    if path.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'#') {
+        return Err(Refusal::Malformed("the path holds characters that must be escaped"));
+    }
+    if !path[1..].split('/').any(|segment| dots(segment) > 0) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_open = false;
+    for segment in path[1..].split('/') {
+        let dots = dots(segment);
+        ends_open = dots > 0;
+        match dots {
+            0 => kept.push(segment),
+            1 => {}
+            _ => {
+                kept.pop();
+            }
+        }
+    }
+    let mut plain = String::with_capacity(path.len());
+    kept.iter().for_each(|segment| {
+        plain.push('/');
+        plain.push_str(segment);
+    });
+    if ends_open {
+        plain.push('/');
+    }
+    Ok(Cow::Owned(plain))
+}
+
+/// 1 for `.`, 2 for `..`, 0 for a name.
+fn dots(segment: &str) -> usize {
+    let bytes = segment.as_bytes();
+    let (mut at, mut dots) = (0, 0);
+    while at < bytes.len() {
+        at += match &bytes[at..] {
+            [b'.', ..] => 1,
+            [b'%', b'2', b'e' | b'E', ..] => 3,
+            _ => return 0,
+        };
+        dots += 1;
+    }
+    if dots <= 2 { dots } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_segments_go_and_all_else_stays() {
+        for (path, plain) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("//a//b/", "//a//b/"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/..", "/"),
+            ("/../../etc", "/etc"),
+            ("/public/%2e%2E/admin", "/admin"),
+            ("/public/.%2e/admin", "/admin"),
+            ("/...", "/..."),
+            ("/.hidden/a..b", "/.hidden/a..b"),
+            ("/%2f/%20", "/%2f/%20"),
+        ] {
+            assert_eq!(plain_path(path).unwrap(), plain, "{path}");
+        }
+        assert!(plain_path("a").is_err() && plain_path("/a b").is_err() && plain_path("/a#b").is_err());
+    }
+}

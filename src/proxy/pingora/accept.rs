@@ -1,0 +1,179 @@
+//! A worker: one thread with its own runtime, its own sockets, its own engine and its own connections to the instances.
+//! Nothing that a request touches is shared with another worker but the snapshot and the counters of instances.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::protocols::http::v2::server::default_h2_options;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, error, info};
+
+use super::gateway::Gateway;
+use super::io::HeadLimits;
+use super::link::Link;
+use super::serve::Server;
+use super::upstreams::Upstreams;
+use crate::proxy::Shared;
+use crate::proxy::stats::{OpenConnection, WorkerStats};
+
+/// What a worker is given, before it has a thread.
+#[derive(Clone)]
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub upstreams: Arc<Upstreams>,
+    pub stats: Arc<WorkerStats>,
+    /// Connections over all workers and listeners.
+    pub room: Arc<Semaphore>,
+    /// How long requests may take to finish, once the end has begun.
+    pub drain: Duration,
+}
+
+impl Worker {
+    /// Serves until `ending` turns true and then until the last connection is closed, or the drain is over.
+    pub fn start(self, number: usize, sockets: Vec<StdListener>, ending: watch::Receiver<bool>) -> io::Result<Running> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (done, finished) = oneshot::channel();
+        let run = move || {
+            runtime.block_on(self.run(sockets, ending));
+            // Whatever still runs has outlasted the drain; dropping the runtime ends it.
+            drop(runtime);
+            let _ = done.send(());
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(run)?;
+        Ok(Running { thread, finished })
+    }
+
+    async fn run(self, sockets: Vec<StdListener>, mut ending: watch::Receiver<bool>) {
+        let server = self.server(ending.clone());
+        let sweeper = tokio::spawn(sweep(self.clone()));
+        let loops: Vec<_> = sockets
+            .into_iter()
+            .enumerate()
+            .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, server.clone(), ending.clone())))
+            .collect();
+        // An error means that the sender is gone: there is nobody left to serve for.
+        let _ = ending.wait_for(|ending| *ending).await;
+        for accepting in loops {
+            let _ = accepting.await;
+        }
+        if timeout(self.drain, self.settled()).await.is_err() {
+            info!(connections = self.open(), "Drain is over; closing what is left");
+        }
+        sweeper.abort();
+    }
+
+    fn server(&self, ending: watch::Receiver<bool>) -> Server {
+        let limits = &self.shared.limits;
+        let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOLED_MAX, ..ServerConf::default() };
+        let gateway = Gateway { shared: self.shared.clone(), upstreams: self.upstreams.clone(), ending: ending.clone() };
+        let mut proxy: HttpProxy<Gateway> = http_proxy(&Arc::new(conf), gateway);
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(limits.keep_alive);
+        proxy.server_options = Some(options);
+        // The defaults hold what keeps a flood of heads small; only our own limit is put in.
+        let mut h2 = default_h2_options();
+        h2.max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
+        proxy.h2_options = Some(h2);
+        let heads = HeadLimits { timeout: limits.head_timeout, size: limits.head_size };
+        Server { proxy: Arc::new(proxy), limits: heads, keep_alive: limits.keep_alive, ending }
+    }
+
+    async fn accept(self, listener: usize, socket: StdListener, server: Server, mut ending: watch::Receiver<bool>) {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return error!(listener, %error, "A listening socket cannot be used"),
+        };
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                // First what waits in the queue, also at the end: the kernel has answered these clients for us.
+                accepted = socket.accept() => accepted,
+                _ = ending.wait_for(|ending| *ending) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or the client is gone already. The former needs time.
+                    debug!(listener, %error, "Nothing accepted");
+                    sleep(PAUSE_AFTER_ERROR).await;
+                    continue;
+                }
+            };
+            let Ok(local) = stream.local_addr() else { continue };
+            // When there is no room, one connection waits here and the others in the kernel's queue.
+            let Ok(permit) = self.room.clone().acquire_owned().await else { return };
+            let link = Link::new(peer, local, self.stats.clone());
+            // Counted from here on, or the end could overlook it.
+            let counted = OpenConnection::begin(link.stats.clone(), listener);
+            tokio::spawn(one(server.clone(), stream, link, (counted, permit)));
+        }
+    }
+
+    fn open(&self) -> u64 {
+        self.stats.connections.iter().map(|n| n.load(std::sync::atomic::Ordering::Relaxed)).sum()
+    }
+
+    async fn settled(&self) {
+        // A drain takes seconds; nobody has to be woken in the millisecond it ends.
+        while self.open() > 0 {
+            sleep(SETTLED_EVERY).await;
+        }
+    }
+}
+
+/// `held` goes with the connection.
+async fn one(server: Server, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return debug!(peer = %link.peer, %error, "A connection broke before its first byte");
+    }
+    server.serve(stream, link).await;
+    drop(held);
+}
+
+/// What time does to the connections to the instances.
+async fn sweep(worker: Worker) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for round in 1_u32.. {
+        ticks.tick().await;
+        let cut = worker.upstreams.sweep(&worker.shared.live.load(), Instant::now());
+        worker.stats.count_cut(cut);
+        if round % FORGET_EVERY == 0 {
+            worker.upstreams.forget();
+        }
+    }
+}
+
+/// A worker at work.
+#[derive(Debug)]
+pub struct Running {
+    thread: JoinHandle<()>,
+    finished: oneshot::Receiver<()>,
+}
+
+impl Running {
+    pub async fn finished(self) {
+        // An error is a panic of the thread, which `join` tells.
+        let _ = self.finished.await;
+        if self.thread.join().is_err() {
+            error!("A worker panicked");
+        }
+    }
+}
+
+/// Idle connections to all instances together, per worker and HTTP version; the least recently used one makes room.
+const POOLED_MAX: usize = 4096;
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+const SETTLED_EVERY: Duration = Duration::from_millis(10);
+/// How late a response deadline may be noticed.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// Sweeps: ten minutes.
+const FORGET_EVERY: u32 = 6000;

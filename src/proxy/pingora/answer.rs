@@ -1,0 +1,59 @@
+//! Answers of ours as Pingora writes them, and what trusted clients may see of our decisions.
+
+use bytes::Bytes;
+use http::{HeaderName, Method, header};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::ctx::{RequestCtx, Stage};
+use crate::proxy::arrival::REQUEST_ID;
+
+/// Writes the answer of a refused request.
+pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+    let (Stage::Refused(refusal, _), Some(arrived)) = (&ctx.stage, &ctx.arrived) else { return Ok(()) };
+    let request = session.req_header();
+    let is_head = request.method == Method::HEAD;
+    let reply = refusal.reply(&request.headers, &arrived.arrival.request_id);
+    let mut response = ResponseHeader::build(reply.status, Some(8))?;
+    response.insert_header(header::CONTENT_TYPE, reply.content_type)?;
+    response.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    response.insert_header(HeaderName::from_static(REQUEST_ID), arrived.arrival.request_id.as_str())?;
+    if let Some(seconds) = reply.retry_after {
+        response.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    explain(&mut response, ctx);
+    if !refusal.keeps_connection() {
+        session.set_keepalive(None);
+    }
+    session.as_downstream_mut().write_response_header(Box::new(response)).await?;
+    if !is_head {
+        session.as_downstream_mut().write_response_body(Bytes::from(reply.body), true).await?;
+    }
+    session.as_downstream_mut().finish_body().await
+}
+
+/// `X-Pointsman-…` for a trusted client that asked for them.
+pub fn explain(response: &mut ResponseHeader, ctx: &RequestCtx) {
+    if !ctx.arrived.as_ref().is_some_and(|a| a.arrival.debug) {
+        return;
+    }
+    let mut put = |name: &'static str, value: String| {
+        // Names and ids are checked when they are parsed; nothing here can be an invalid value.
+        let _ = response.insert_header(HeaderName::from_static(name), value);
+    };
+    if let Some(way) = ctx.way() {
+        let forwarding = &way.forwarding;
+        put("x-pointsman-route", forwarding.route.spec.name.to_string());
+        put("x-pointsman-service", forwarding.route.spec.service.to_string());
+        let running = forwarding.current().map(|a| a.instance());
+        if let Some(instance) = running.or(forwarding.attempts.last().map(|a| &a.instance)) {
+            put("x-pointsman-instance", instance.id.to_string());
+        }
+        put("x-pointsman-attempts", (forwarding.attempts.len() + usize::from(running.is_some())).to_string());
+    }
+    if let Stage::Refused(refusal, _) = &ctx.stage {
+        put("x-pointsman-reason", refusal.reason().to_owned());
+    }
+}

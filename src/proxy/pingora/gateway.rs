@@ -1,0 +1,425 @@
+//! What Pingora calls for each request. Every callback translates: plain values out of the session, one question to the
+//! part of `proxy/` that owns it, the answer back.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::ctx::{Arrived, Due, RequestCtx, Stage, Way};
+use super::link::{Link, Phase};
+use super::upstreams::{Upstreams, is_current};
+use super::{answer, failure, tunnel};
+use crate::catalog::Live;
+use crate::proxy::Shared;
+use crate::proxy::arrival::Arrival;
+use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::forward::{self, Fields, Origin};
+use crate::proxy::head::{RawHead, RequestHead};
+use crate::proxy::record::RequestRecord;
+use crate::proxy::reply::Refusal;
+use crate::proxy::route::route;
+
+/// One per worker.
+pub struct Gateway {
+    pub shared: Arc<Shared>,
+    pub upstreams: Arc<Upstreams>,
+    /// True once the process is about to end: connections close with their next answer.
+    pub ending: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::default()
+    }
+
+    /// None: Pingora's compression ignores what the client prefers, and buffers streams.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+        let Some(link) = Link::of(session).cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "a session without a link");
+        };
+        link.enter(Phase::Body);
+        let limits = &self.shared.limits;
+        session.set_read_timeout(Some(limits.body_progress));
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        let arrival = Arrival::of(link.peer, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
+        ctx.arrived = Some(Arrived { arrival, link });
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        match self.find_way(session, ctx) {
+            Ok(stage) => ctx.stage = stage,
+            Err(refusal) => {
+                ctx.refuse(refusal);
+                answer::refuse(session, ctx).await?;
+                return Ok(true);
+            }
+        }
+        if tunnel::is_asked_for(session) {
+            return tunnel::open(self, session, ctx).await;
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        if !ctx.pause.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut ctx.pause)).await;
+        }
+        match self.choose(ctx) {
+            Ok(peer) => Ok(peer),
+            Err(refusal) => {
+                ctx.refuse(refusal);
+                Error::e_explain(ErrorType::InternalError, "no instance")
+            }
+        }
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        fd: RawFd,
+        _: Option<&Digest>,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if let Some(claim) = &mut ctx.claim {
+            claim.connected(fd);
+        }
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.connected(reused);
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let (Some(Arrived { arrival, .. }), Stage::Forwarding(way)) = (&ctx.arrived, &ctx.stage) else {
+            return Error::e_explain(ErrorType::InternalError, "forwarded without a route");
+        };
+        forward::rewrite_request(request, arrival, &way.origin, way.forwarding.number());
+        if let Some(target) = &way.target {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        self.wait(ctx, session.as_mut().is_body_done());
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if end {
+            if body.as_ref().is_some_and(Bytes::is_empty) {
+                // An HTTP/2 upload that ends with an empty frame would become two last chunks (pingora #935).
+                *body = None;
+            }
+            if let Some(Arrived { link, .. }) = &ctx.arrived {
+                link.enter(Phase::Answer);
+            }
+        }
+        self.wait(ctx, end);
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked: the bytes behind it would be taken for the next answer. Upgrades go through `tunnel`.
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 without an upgrade");
+        }
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let status = response.status.as_u16();
+        if ctx.forwarding().is_some_and(|f| f.retries_status(status, progress(session))) {
+            return Error::e_explain(ErrorType::HTTPStatus(status), "another instance may know better");
+        }
+        ctx.due = None;
+        if let Some(claim) = &mut ctx.claim {
+            claim.answered();
+        }
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.answered(status);
+        }
+        ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let (status, version) = (response.status, response.version);
+        forward::rewrite_response(response, status, version);
+        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
+            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+            response.remove_header(&header::TRANSFER_ENCODING);
+        }
+        if *self.ending.borrow() {
+            session.set_keepalive(None);
+        }
+        answer::explain(response, ctx);
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut RequestCtx, error: Box<Error>) -> Box<Error> {
+        let failed = failure::of_connect(&error);
+        debug!(%error, "No connection to an instance");
+        self.after(failed, session, ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        _: bool,
+    ) -> Box<Error> {
+        debug!(%error, "A request broke off");
+        let now = Instant::now();
+        let client_is_slow = *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout;
+        if client_is_slow || matches!(ctx.overdue(now), Some(Due::Body(_))) {
+            ctx.refuse(Refusal::SlowBody);
+        } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
+            return self.after(failed, session, ctx, error);
+        } else {
+            ctx.broken = Some("client_gone");
+        }
+        error.set_retry(false);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        if session.response_written().is_some_and(|r| !r.status.is_informational()) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if !matches!(ctx.stage, Stage::Refused(..)) && *error.esource() != ErrorSource::Downstream {
+            ctx.refuse(Refusal::Internal);
+        }
+        let Stage::Refused(refusal, _) = &ctx.stage else {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        let (error_code, can_reuse_downstream) = (refusal.status(), refusal.keeps_connection());
+        let answered = answer::refuse(session, ctx).await.is_ok();
+        FailToProxy { error_code, can_reuse_downstream: can_reuse_downstream && answered }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestCtx) {
+        if matches!(ctx.stage, Stage::HandedOver) {
+            return;
+        }
+        let client_left = ctx.broken.is_some();
+        self.give_back(ctx);
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.finish_attempt(client_left);
+        }
+        let Some(Arrived { arrival, link }) = &ctx.arrived else { return };
+        let request = session.req_header();
+        let status = session.response_written().map_or(0, |r| r.status.as_u16());
+        if session.as_downstream().is_http2() {
+            if status == 0 { link.stream_was_reset() } else { link.stream_was_answered() }
+        }
+        let reason = match &ctx.stage {
+            Stage::Refused(refusal, _) => Some(refusal.reason()),
+            _ => ctx.broken,
+        };
+        let text = |name| request.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        let authority = request.uri.authority().map(|a| a.as_str());
+        let record = RequestRecord {
+            at: arrival.at,
+            request_id: &arrival.request_id,
+            trace: arrival.trace,
+            client: arrival.client,
+            method: &request.method,
+            host: authority.or(text(header::HOST)).unwrap_or_default(),
+            target: std::str::from_utf8(request.raw_path()).unwrap_or_default(),
+            version: request.version,
+            status,
+            bytes: session.body_bytes_sent() as u64,
+            referer: text(header::REFERER),
+            user_agent: text(header::USER_AGENT),
+            forwarding: ctx.way().map(|way| &way.forwarding),
+            first_byte: ctx.first_byte,
+            total: arrival.started.elapsed(),
+            reason,
+        };
+        self.shared.finish(&record, &link.stats);
+    }
+
+    /// Our own words are in the access log.
+    fn suppress_error_log(&self, _: &Session, _: &RequestCtx, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestCtx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+impl Gateway {
+    pub fn live(&self) -> &Live {
+        &self.shared.live
+    }
+
+    fn find_way(&self, session: &mut Session, ctx: &RequestCtx) -> Result<Stage, Refusal> {
+        let Arrived { arrival, link } = ctx.arrived.as_ref().ok_or(Refusal::Internal)?;
+        let request = session.req_header();
+        let raw = RawHead {
+            method: &request.method,
+            target: request.raw_path(),
+            authority: request.uri.authority().map(|a| a.as_str()),
+            version: request.version,
+            headers: &request.headers,
+            peer: arrival.peer,
+            scheme: link.scheme,
+        };
+        let head = RequestHead::check(raw, &self.shared.limits)?;
+        let way = Way {
+            forwarding: route(&self.live().load(), &head)?,
+            origin: Origin::of(&head),
+            target: head.rewritten.then(|| head.origin_form()),
+            is_grpc: head.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")),
+        };
+        Ok(Stage::Forwarding(Box::new(way)))
+    }
+
+    fn choose(&self, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Refusal> {
+        let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
+        let attempt = forwarding.begin_attempt(&mut fastrand::Rng::new())?;
+        let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
+        let policy = forwarding.policy().ok_or(Refusal::NoInstances)?;
+        let (peer, claim) = self.upstreams.claim(&instance, policy, fresh).ok_or(Refusal::NoneHealthy)?;
+        ctx.claim = Some(claim);
+        ctx.due = None;
+        Ok(peer)
+    }
+
+    /// Ends a failed attempt and marks the error with what follows.
+    fn after(&self, failed: Failure, session: &mut Session, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
+        let progress = progress(session);
+        self.give_back(ctx);
+        match ctx.forwarding().map(|f| f.fail_attempt(failed, progress, &mut fastrand::Rng::new())) {
+            Some(Next::Retry { pause }) => {
+                ctx.pause = pause;
+                error.set_retry(true);
+                return error;
+            }
+            Some(Next::GiveUp(_)) if progress.answered => ctx.broken = Some(failed.reason()),
+            Some(Next::GiveUp(refusal)) => ctx.refuse(refusal),
+            None => {}
+        }
+        error.set_retry(false);
+        error
+    }
+
+    /// Gives the connection back. Its instance may have left while the request ran.
+    pub fn give_back(&self, ctx: &mut RequestCtx) {
+        let Some(claim) = ctx.claim.take() else { return };
+        let line = claim.line().clone();
+        drop(claim);
+        let Some(forwarding) = ctx.forwarding() else { return };
+        let snapshot = self.live().load();
+        if snapshot.sequence == forwarding.sequence {
+            return;
+        }
+        if forwarding.current().is_some_and(|attempt| !is_current(&snapshot, attempt.instance())) {
+            line.leave(Instant::now());
+        }
+    }
+
+    /// Watches what has to come next, until the response begins.
+    fn wait(&self, ctx: &mut RequestCtx, body_done: bool) {
+        let (Some(way), None) = (ctx.way(), ctx.first_byte) else { return };
+        let Some(policy) = way.forwarding.policy() else { return };
+        let now = Instant::now();
+        let (due, at) = if body_done {
+            let at = now + policy.retry.per_try_timeout.unwrap_or(HEAD_WAIT_MAX).min(policy.timeouts.response_head);
+            (Due::Head(at), at)
+        } else {
+            // HTTP/2 has no timeout of its own for a client that stops sending.
+            let at = now + if way.is_grpc { policy.timeouts.idle } else { self.shared.limits.body_progress };
+            (Due::Body(at), at)
+        };
+        ctx.due = Some(due);
+        if let Some(claim) = &mut ctx.claim {
+            claim.wait(at);
+        }
+    }
+}
+
+pub fn progress(session: &Session) -> Progress<'_> {
+    let downstream = session.as_downstream();
+    Progress {
+        method: &session.req_header().method,
+        body_read: downstream.body_bytes_read() as u64,
+        body_lost: downstream.retry_buffer_truncated(),
+        answered: downstream.response_written().is_some_and(|r| !r.status.is_informational()),
+    }
+}
+
+impl Fields for RequestHeader {
+    fn map(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        // Fails for invalid names and values only, which these types exclude.
+        let _ = self.insert_header(name, value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
+impl Fields for ResponseHeader {
+    fn map(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        let _ = self.insert_header(name, value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
+/// To a client that does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the rest of a request body that nobody wants, so that the connection can be used again.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where no policy says less.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(3600);

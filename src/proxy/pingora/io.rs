@@ -1,0 +1,508 @@
+//! The stream under Pingora: one downstream connection with its own buffers, deadlines and counters.
+//!
+//! Pingora reads a request head with a timeout per read and no total, accepts heads of a megabyte, and takes what a client
+//! sends ahead of time for an error. All three are settled here, where the bytes pass:
+//! - a head is handed over exactly, never a byte behind its empty line, so pipelined requests and the first bytes of an
+//!   upgraded connection wait in our buffer;
+//! - a head has one deadline from its first byte on, and a size; who exceeds them gets our answer and is closed;
+//! - while a request runs, Pingora reads one byte at a time to see whether the client is still there: such a probe sees
+//!   the end of the stream and nothing else.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use std::os::fd::AsRawFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::link::{Link, Phase};
+use crate::proxy::arrival::request_id;
+use crate::proxy::reply::Refusal;
+
+pub struct Connection {
+    stream: TcpStream,
+    link: Arc<Link>,
+    limits: HeadLimits,
+    input: Input,
+    /// Small writes, gathered until the next flush or until they are worth a system call.
+    output: Vec<u8>,
+    head: HeadScan,
+    head_bytes: usize,
+    head_started: Option<Instant>,
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    socket_digest: Arc<SocketDigest>,
+    proxy_digest: Option<Arc<ProxyDigest>>,
+}
+
+/// What a request head may take.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    pub timeout: Duration,
+    /// Bytes, request line included.
+    pub size: usize,
+}
+
+/// Bytes that arrived before somebody asked for them. Without memory while a connection is idle.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+/// Finds the empty line that ends a head, however it is cut into pieces.
+#[derive(Default)]
+struct HeadScan {
+    has_text: bool,
+    line_has_text: bool,
+}
+
+/// What the first bytes of a connection say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    Http1,
+    Http2,
+    /// The beginning of the preface of HTTP/2; more has to come.
+    Unclear,
+    Closed,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, link: Arc<Link>, limits: HeadLimits) -> Self {
+        let socket_digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+        // Both are known already; Pingora would ask the kernel for them.
+        let _ = socket_digest.peer_addr.set(Some(PingoraAddr::Inet(link.peer)));
+        let _ = socket_digest.local_addr.set(Some(PingoraAddr::Inet(link.local)));
+        Self {
+            stream,
+            proxy_digest: link.clone().into_digest(),
+            link,
+            limits,
+            input: Input::default(),
+            output: Vec::new(),
+            head: HeadScan::default(),
+            head_bytes: 0,
+            head_started: None,
+            head_deadline: None,
+            socket_digest: Arc::new(socket_digest),
+        }
+    }
+
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The next bytes are a request head.
+    pub fn expect_head(&mut self) {
+        self.link.enter(Phase::Head);
+        self.head = HeadScan::default();
+        self.head_bytes = 0;
+        self.head_started = None;
+        self.head_deadline = None;
+        self.input.release();
+    }
+
+    /// Waits for the first bytes of a request; `false`: the client is gone. Costs no memory until they come.
+    /// Being dropped, it has lost nothing.
+    pub async fn arrived(&mut self) -> io::Result<bool> {
+        loop {
+            if !self.input.rest().is_empty() {
+                self.head_started.get_or_insert_with(Instant::now);
+                return Ok(true);
+            }
+            self.stream.readable().await?;
+            match self.fill() {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.input.release(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Looks at the first bytes of a fresh connection.
+    pub async fn opening(&mut self) -> io::Result<Opening> {
+        if !self.arrived().await? {
+            return Ok(Opening::Closed);
+        }
+        loop {
+            match opening(self.input.rest()) {
+                Opening::Unclear => {}
+                clear => return Ok(clear),
+            }
+            self.stream.readable().await?;
+            match self.fill() {
+                Ok(0) => return Ok(Opening::Http1),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// From here on this is HTTP/2, whose heads Pingora's codec bounds by itself.
+    pub fn multiplexed(&self) {
+        self.link.enter(Phase::Multiplexed);
+    }
+
+    /// Nothing came in time that could be answered otherwise.
+    pub fn too_slow(&mut self) {
+        if !self.input.rest().is_empty() {
+            self.say(&Refusal::SlowHead);
+        }
+    }
+
+    /// The socket and what has been read from it, for whoever goes on without Pingora.
+    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+        let rest = self.input.rest().to_vec();
+        self.input.release();
+        (self.stream, rest)
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let read = self.input.fill(|space| self.stream.try_read_buf(space))?;
+        self.link.stats.received.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.fill() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.input.rest().is_empty() {
+            if self.head_bytes >= self.limits.size {
+                self.say(&Refusal::HeadTooLarge);
+                return Poll::Ready(Err(io::Error::other("request head too large")));
+            }
+            match self.poll_fill(cx)? {
+                Poll::Ready(0) => return Poll::Ready(Ok(())),
+                Poll::Ready(_) => {}
+                Poll::Pending => {
+                    ready!(self.poll_head_deadline(cx));
+                    self.say(&Refusal::SlowHead);
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+        let offered = &self.input.rest()[..self.input.rest().len().min(buf.remaining())];
+        let of_head = self.head.end(offered).unwrap_or(offered.len());
+        self.head_bytes += self.input.take(buf, of_head);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let started = *self.head_started.get_or_insert_with(Instant::now);
+        let deadline = started + self.limits.timeout;
+        self.head_deadline.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+    }
+
+    /// Pingora asks whether the client is still there. What it sends meanwhile is its next request.
+    fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.input.rest().len() < INPUT_SIZE {
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let rest = self.input.rest().len();
+        if rest > 0 {
+            self.input.take(buf, rest);
+            if self.input.rest().is_empty() {
+                self.input.release();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.link.stats.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let result = loop {
+            if written == self.output.len() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output[written..]) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => written += n,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.output.drain(..written);
+        self.link.stats.sent.fetch_add(written as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Gathers what is small; what is not goes out together with what was gathered, in one system call.
+    fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.output.len() + bytes.len() <= OUTPUT_SIZE {
+            if self.output.capacity() == 0 {
+                self.output.reserve_exact(OUTPUT_SIZE);
+            }
+            self.output.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let gathered = self.output.len();
+        let slices = [IoSlice::new(&self.output), IoSlice::new(bytes)];
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+        self.link.stats.sent.fetch_add(written as u64, Ordering::Relaxed);
+        if written >= gathered {
+            self.output.clear();
+            if written > gathered {
+                return Poll::Ready(Ok(written - gathered));
+            }
+        } else {
+            self.output.drain(..written);
+        }
+        // Only what had been gathered is out; take the new bytes when the socket has room again.
+        ready!(self.poll_drain(cx))?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.link.stats.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_alive(&self) -> io::Result<()> {
+        if self.link.is_killed() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// As much of an answer as the socket takes at once: whoever is refused here does not read slowly at our cost.
+    fn say(&mut self, refusal: &Refusal) {
+        self.link.stats.malformed.fetch_add(1, Ordering::Relaxed);
+        let _ = self.stream.try_write(&refusal.message(&request_id(&mut fastrand::Rng::new())));
+    }
+}
+
+impl Input {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn fill(&mut self, read: impl FnOnce(&mut Space<'_>) -> io::Result<usize>) -> io::Result<usize> {
+        if self.taken == self.bytes.len() {
+            self.bytes.clear();
+            self.taken = 0;
+        } else if self.taken > 0 {
+            self.bytes.drain(..mem::take(&mut self.taken));
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(INPUT_SIZE);
+        }
+        let room = INPUT_SIZE.saturating_sub(self.bytes.len());
+        read(&mut bytes::BufMut::limit(&mut self.bytes, room))
+    }
+
+    fn take(&mut self, buf: &mut ReadBuf<'_>, at_most: usize) -> usize {
+        let rest = self.rest();
+        let n = at_most.min(rest.len()).min(buf.remaining());
+        buf.put_slice(&rest[..n]);
+        self.taken += n;
+        n
+    }
+
+    fn release(&mut self) {
+        if self.rest().is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+type Space<'a> = bytes::buf::Limit<&'a mut Vec<u8>>;
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.poll_alive()?;
+        match this.link.phase() {
+            Phase::Head => this.poll_head(cx, buf),
+            Phase::Answer if buf.remaining() == 1 => this.poll_probe(cx),
+            _ => this.poll_body(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.poll_alive()?;
+        if this.link.phase() == Phase::Head {
+            // Pingora answers a head that it cannot read without asking anybody; we answer in our words.
+            if this.output.is_empty() {
+                let refusal = if bytes.starts_with(b"HTTP/1.1 405") { Refusal::Method } else { Refusal::Malformed(NOT_HTTP) };
+                this.link.stats.malformed.fetch_add(1, Ordering::Relaxed);
+                this.output = refusal.message(&request_id(&mut fastrand::Rng::new()));
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        this.poll_put(cx, bytes)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.poll_alive()?;
+        let total: usize = bufs.iter().map(|b| b.len()).sum();
+        if this.output.len() + total <= OUTPUT_SIZE {
+            bufs.iter().for_each(|b| this.output.extend_from_slice(b));
+            return Poll::Ready(Ok(total));
+        }
+        if !this.output.is_empty() {
+            ready!(this.poll_drain(cx))?;
+        }
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        this.link.stats.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_drain(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // It is being closed: there is nobody to tell that it was closed already.
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.stream.as_raw_fd()
+    }
+}
+
+impl Ssl for Connection {
+    /// The one way to tell Pingora that this connection speaks HTTP/2.
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        (self.link.phase() == Phase::Multiplexed).then_some(ALPN::H2)
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.proxy_digest.clone()
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket_digest.clone())
+    }
+}
+
+impl Peek for Connection {}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.link.peer).field("phase", &self.link.phase()).finish_non_exhaustive()
+    }
+}
+
+impl HeadScan {
+    /// Where the head ends in these bytes, which follow those of the calls before.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.line_has_text => self.line_has_text = false,
+                // Empty lines before the request line are no head yet (RFC 9112 §2.2).
+                b'\n' if self.has_text => return Some(at + 1),
+                b'\n' | b'\r' => {}
+                _ => (self.has_text, self.line_has_text) = (true, true),
+            }
+        }
+        None
+    }
+}
+
+fn opening(bytes: &[u8]) -> Opening {
+    match bytes.len().min(PREFACE.len()) {
+        n if bytes[..n] != PREFACE[..n] => Opening::Http1,
+        n if n == PREFACE.len() => Opening::Http2,
+        _ => Opening::Unclear,
+    }
+}
+
+/// RFC 9113 §3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most heads fit four times over; also how far a client may send ahead.
+const INPUT_SIZE: usize = 16 * 1024;
+/// A response head and a small body leave in one packet.
+const OUTPUT_SIZE: usize = 4 * 1024;
+const NOT_HTTP: &str = "the request is not valid HTTP";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_at_its_empty_line_however_it_is_cut() {
+        for (text, head) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("\r\n\r\nGET / HTTP/1.0\r\n\r\nrest", "\r\n\r\nGET / HTTP/1.0\r\n\r\n"),
+            ("GET / HTTP/1.1\nHost: a\n\nrest", "GET / HTTP/1.1\nHost: a\n\n"),
+        ] {
+            for cut in 0..=text.len() {
+                let mut scan = HeadScan::default();
+                let (first, second) = text.as_bytes().split_at(cut);
+                let end = scan.end(first).or_else(|| scan.end(second).map(|end| cut + end));
+                assert_eq!(end, Some(head.len()), "{text:?} cut at {cut}");
+            }
+        }
+        assert_eq!(HeadScan::default().end(b"GET / HTTP/1.1\r\nHost: a\r\n"), None);
+    }
+
+    #[test]
+    fn the_preface_is_told_from_a_request_by_its_first_bytes() {
+        for (bytes, expected) in [
+            (&b"GET / HTTP/1.0\r\n\r\n"[..], Opening::Http1),
+            (b"P", Opening::Unclear),
+            (b"PUT /", Opening::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Opening::Unclear),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Opening::Http2),
+        ] {
+            assert_eq!(opening(bytes), expected, "{bytes:?}");
+        }
+    }
+}

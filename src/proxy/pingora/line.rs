@@ -1,0 +1,352 @@
+//! The open connections of one worker to one life of one instance: who uses which, what waits too long, and how they
+//! end when the instance leaves.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Shutdown, shutdown};
+use pingora_core::upstreams::peer::Tracing;
+
+#[derive(Debug, Default)]
+pub struct Line {
+    state: Mutex<LineState>,
+}
+
+#[derive(Debug, Default)]
+struct LineState {
+    open: HashMap<RawFd, Socket>,
+    serial: u64,
+    /// Attempts that have chosen this instance and have no connection yet. They may be about to take a pooled one.
+    choosing: u32,
+    /// Idle connections have to close, once nobody is choosing.
+    closing: bool,
+    /// The instance takes no new requests since then.
+    left: Option<Instant>,
+    /// Somebody asked for it since the last call of `forget`.
+    used: bool,
+}
+
+#[derive(Debug, Default)]
+struct Socket {
+    /// File descriptors are used again, serials are not.
+    serial: u64,
+    users: u32,
+    /// Of the users, those whose response has not begun.
+    waiting: u32,
+    /// When the waiting ones have waited long enough, all of them.
+    overdue: Option<Instant>,
+}
+
+impl Line {
+    /// Closes what is idle, now; what is busy ends with its last request, or at the end of the drain.
+    pub fn leave(&self, now: Instant) {
+        let mut state = self.lock();
+        state.left.get_or_insert(now);
+        state.closing = true;
+        state.close_if_settled();
+    }
+
+    pub fn come_back(&self) {
+        self.lock().left = None;
+    }
+
+    pub fn has_left(&self) -> bool {
+        self.lock().left.is_some()
+    }
+
+    /// Closes connections on which every request waits for longer than it may.
+    pub fn close_overdue(&self, now: Instant) {
+        let state = self.lock();
+        let is_overdue = |s: &Socket| s.users > 0 && s.waiting == s.users && s.overdue.is_some_and(|at| at <= now);
+        state.open.iter().filter(|(_, socket)| is_overdue(socket)).for_each(|(fd, _)| shut(*fd));
+    }
+
+    /// Closes what outlasts the drain, spread over its last fifth so that not all clients come back at once.
+    /// Says how many.
+    pub fn close_drained(&self, now: Instant, drain: Duration) -> usize {
+        let state = self.lock();
+        let Some(left) = state.left else { return 0 };
+        let ends = |serial: u64| left + drain.mul_f64(0.8 + 0.2 * (serial % SPREAD) as f64 / SPREAD as f64);
+        let over = state.open.iter().filter(|(_, socket)| ends(socket.serial) <= now);
+        over.map(|(fd, _)| shut(*fd)).count()
+    }
+
+    /// Whether it can be dropped: without connections, and not asked for since the last call.
+    pub fn forget(&self) -> bool {
+        let mut state = self.lock();
+        !std::mem::take(&mut state.used) && state.open.is_empty() && state.choosing == 0
+    }
+
+    /// A new connection. Whoever holds it keeps the `Opened` as long as the descriptor is open, and no longer.
+    pub fn opened(self: &Arc<Self>, fd: RawFd) -> Opened {
+        let mut state = self.lock();
+        state.serial += 1;
+        let serial = state.serial;
+        state.open.insert(fd, Socket { serial, ..Socket::default() });
+        Opened { line: self.clone(), fd, serial }
+    }
+
+    #[cfg(test)]
+    pub fn open(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LineState {
+    fn close_if_settled(&mut self) {
+        if self.closing && self.choosing == 0 {
+            self.closing = false;
+            self.open.iter().filter(|(_, socket)| socket.users == 0).for_each(|(fd, _)| shut(*fd));
+        }
+    }
+
+    fn socket(&mut self, (fd, serial): (RawFd, u64)) -> Option<&mut Socket> {
+        self.open.get_mut(&fd).filter(|socket| socket.serial == serial)
+    }
+}
+
+/// Tells the line when a connection is gone. Pingora calls it before it closes the descriptor, so a descriptor that the
+/// line knows is always the one it means.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    line: Arc<Line>,
+    fd: RawFd,
+    serial: u64,
+}
+
+impl Tracing for Opened {
+    fn on_connected(&self) {}
+
+    fn on_disconnected(&self) {
+        let mut state = self.line.lock();
+        if state.socket((self.fd, self.serial)).is_some() {
+            state.open.remove(&self.fd);
+        }
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Tracing> {
+        Box::new(self.clone())
+    }
+}
+
+/// One attempt's hold on its instance's connections, given back on every path.
+#[derive(Debug)]
+pub struct Claim {
+    line: Arc<Line>,
+    holds: Holds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Choice,
+    Connection { fd: RawFd, serial: u64, waiting: bool },
+    Nothing,
+}
+
+impl Claim {
+    pub fn new(line: Arc<Line>) -> Self {
+        let mut state = line.lock();
+        state.choosing += 1;
+        state.used = true;
+        drop(state);
+        Self { line, holds: Holds::Choice }
+    }
+
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    /// The attempt has a connection.
+    pub fn connected(&mut self, fd: RawFd) {
+        let mut state = self.line.lock();
+        if self.holds != Holds::Choice {
+            return;
+        }
+        state.choosing -= 1;
+        self.holds = match state.open.get_mut(&fd) {
+            Some(socket) => {
+                socket.users += 1;
+                Holds::Connection { fd, serial: socket.serial, waiting: false }
+            }
+            None => Holds::Nothing,
+        };
+        state.close_if_settled();
+    }
+
+    /// From now on the instance, or the client's body, is waited for.
+    pub fn wait(&mut self, until: Instant) {
+        let Holds::Connection { fd, serial, waiting } = &mut self.holds else { return };
+        if let Some(socket) = self.line.lock().socket((*fd, *serial)) {
+            socket.waiting += u32::from(!*waiting);
+            // Of several, the last: a shared connection is only closed when nobody on it can lose anything.
+            socket.overdue = if socket.users == 1 { Some(until) } else { socket.overdue.max(Some(until)) };
+            *waiting = true;
+        }
+    }
+
+    /// The response has begun.
+    pub fn answered(&mut self) {
+        let Holds::Connection { fd, serial, waiting } = &mut self.holds else { return };
+        if !std::mem::take(waiting) {
+            return;
+        }
+        if let Some(socket) = self.line.lock().socket((*fd, *serial)) {
+            socket.waiting -= 1;
+            socket.overdue = socket.overdue.filter(|_| socket.waiting > 0);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.answered();
+        let mut state = self.line.lock();
+        match self.holds {
+            Holds::Choice => state.choosing -= 1,
+            Holds::Connection { fd, serial, .. } => {
+                if let Some(socket) = state.socket((fd, serial)) {
+                    socket.users -= 1;
+                }
+            }
+            Holds::Nothing => {}
+        }
+        state.close_if_settled();
+    }
+}
+
+/// The caller holds the line's lock, under which a descriptor is taken out before it is closed.
+fn shut(fd: RawFd) {
+    // It may be closed by its other end already.
+    let _ = shutdown(fd, Shutdown::Both);
+}
+
+/// Steps in which the last fifth of a drain is cut.
+const SPREAD: u64 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    struct World {
+        line: Arc<Line>,
+        now: Instant,
+    }
+
+    /// Our end and the instance's end of a connection.
+    struct Pair(TcpStream, TcpStream, Opened);
+
+    impl World {
+        fn new() -> Self {
+            Self { line: Arc::default(), now: Instant::now() }
+        }
+
+        fn connect(&self) -> Pair {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let theirs = listener.accept().unwrap().0;
+            theirs.set_nonblocking(true).unwrap();
+            let opened = self.line.opened(ours.as_raw_fd());
+            Pair(ours, theirs, opened)
+        }
+
+        fn take(&self, pair: &Pair) -> Claim {
+            let mut claim = Claim::new(self.line.clone());
+            claim.connected(pair.0.as_raw_fd());
+            claim
+        }
+    }
+
+    impl Pair {
+        fn is_shut(&mut self) -> bool {
+            matches!(self.1.read(&mut [0]), Ok(0))
+        }
+    }
+
+    #[test]
+    fn leaving_closes_idle_connections_at_once_and_busy_ones_with_their_request() {
+        let world = World::new();
+        let (mut idle, mut busy) = (world.connect(), world.connect());
+        let claim = world.take(&busy);
+        world.line.leave(world.now);
+        assert!(idle.is_shut() && !busy.is_shut());
+        drop(claim);
+        assert!(!busy.is_shut(), "pooled again, until somebody says that the instance has left");
+        world.line.leave(world.now);
+        assert!(busy.is_shut());
+    }
+
+    #[test]
+    fn a_connection_that_may_be_taken_this_moment_is_not_closed() {
+        let world = World::new();
+        let (mut first, mut second) = (world.connect(), world.connect());
+        let mut claim = Claim::new(world.line.clone());
+        world.line.leave(world.now);
+        assert!(!first.is_shut() && !second.is_shut());
+        claim.connected(first.0.as_raw_fd());
+        assert!(!first.is_shut() && second.is_shut());
+    }
+
+    #[test]
+    fn a_shared_connection_is_overdue_when_all_its_requests_are() {
+        let world = World::new();
+        let mut pair = world.connect();
+        let (mut one, mut other) = (world.take(&pair), world.take(&pair));
+        let second = Duration::from_secs(1);
+        one.wait(world.now + second);
+        world.line.close_overdue(world.now + 2 * second);
+        assert!(!pair.is_shut(), "the other one may be receiving");
+        other.wait(world.now + 3 * second);
+        world.line.close_overdue(world.now + 2 * second);
+        assert!(!pair.is_shut());
+        world.line.close_overdue(world.now + 3 * second);
+        assert!(pair.is_shut());
+    }
+
+    #[test]
+    fn an_answer_ends_the_waiting() {
+        let world = World::new();
+        let mut pair = world.connect();
+        let mut claim = world.take(&pair);
+        claim.wait(world.now);
+        claim.answered();
+        world.line.close_overdue(world.now + Duration::from_secs(9));
+        assert!(!pair.is_shut());
+    }
+
+    #[test]
+    fn a_drain_ends_spread_over_its_last_fifth() {
+        let world = World::new();
+        let mut pairs: Vec<_> = (0..4).map(|_| world.connect()).collect();
+        let _claims: Vec<_> = pairs.iter().map(|p| world.take(p)).collect();
+        let drain = Duration::from_secs(10);
+        world.line.leave(world.now);
+        assert_eq!(world.line.close_drained(world.now + drain.mul_f64(0.79), drain), 0);
+        let early = world.line.close_drained(world.now + drain.mul_f64(0.83), drain);
+        assert!((1..4).contains(&early), "{early}");
+        assert_eq!(world.line.close_drained(world.now + drain, drain), 4);
+        assert!(pairs.iter_mut().all(Pair::is_shut));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_used_again_is_another_connection() {
+        let world = World::new();
+        let pair = world.connect();
+        let fd = pair.0.as_raw_fd();
+        let claim = world.take(&pair);
+        pair.2.on_disconnected();
+        assert_eq!(world.line.open(), 0);
+        let _again = world.line.opened(fd);
+        pair.2.on_disconnected();
+        drop(claim);
+        assert_eq!(world.line.open(), 1);
+    }
+}

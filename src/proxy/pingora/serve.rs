@@ -1,0 +1,76 @@
+//! One connection from its first byte to its last: which protocol, one request after the other, and what comes between.
+//!
+//! Pingora's own loop waits for the next request with its buffers in hand and without a limit of time. Here it is only
+//! called once bytes are there; an idle connection costs its socket and a task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::HttpProxy;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::gateway::Gateway;
+use super::io::{Connection, HeadLimits, Opening};
+use super::link::{Link, Phase};
+
+/// What serves the connections of one worker.
+#[derive(Clone)]
+pub struct Server {
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub limits: HeadLimits,
+    pub keep_alive: Duration,
+    pub ending: watch::Receiver<bool>,
+}
+
+impl Server {
+    pub async fn serve(mut self, stream: TcpStream, link: Arc<Link>) {
+        let mut connection = Connection::new(stream, link, self.limits);
+        let opening = tokio::select! {
+            opening = timeout(self.limits.timeout, connection.opening()) => opening,
+            // Nothing has been asked; nothing is lost.
+            _ = self.ending.wait_for(|ending| *ending) => return,
+        };
+        match opening {
+            Ok(Ok(Opening::Http2)) => {
+                connection.multiplexed();
+                self.proxy.process_new(Box::new(connection), &self.ending).await;
+            }
+            Ok(Ok(Opening::Http1)) => self.serve_http1(connection).await,
+            Ok(Ok(Opening::Closed) | Err(_)) => {}
+            Ok(Ok(Opening::Unclear)) | Err(_) => connection.too_slow(),
+        }
+    }
+
+    async fn serve_http1(mut self, mut connection: Connection) {
+        loop {
+            let link = connection.link().clone();
+            let stream: Stream = Box::new(connection);
+            let mut session = ServerSession::new_http1(stream);
+            session.set_keepalive(None);
+            let done = self.proxy.process_new_http(session, &self.ending).await;
+            // `None`: answered with `Connection: close`, or broken.
+            let Some(stream) = done.map(|reused| reused.consume().0) else { return };
+            let Ok(returned) = stream.into_any().downcast::<Connection>() else { return };
+            connection = *returned;
+            if let Some(tunnel) = link.take_tunnel() {
+                return tunnel.run(connection).await;
+            }
+            connection.expect_head();
+            let next = tokio::select! {
+                biased;
+                // What has arrived is answered even when the end has begun.
+                next = timeout(self.keep_alive, connection.arrived()) => next,
+                _ = self.ending.wait_for(|ending| *ending) => return,
+            };
+            debug_assert_eq!(link.phase(), Phase::Head);
+            if !matches!(next, Ok(Ok(true))) {
+                return;
+            }
+        }
+    }
+}

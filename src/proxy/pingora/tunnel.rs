@@ -1,0 +1,349 @@
+//! Upgrades, WebSocket above all: Pingora hands the connection back and two sockets are joined.
+//!
+//! Pingora's own tunnel is torn now and then when a 101 overtakes the empty request body (pingora #946). Here the
+//! handshake runs inside `request_filter`, with the same attempts and retries as any request; after a 101 the session
+//! ends as if nothing had been answered, the serving loop gets its `Connection` back, and `Tunnel::run` takes over.
+//! A refused upgrade is an ordinary response.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use pingora_core::upstreams::peer::Tracing;
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::ctx::{Arrived, RequestCtx, Stage, Way};
+use super::gateway::Gateway;
+use super::io::Connection;
+use super::line::{Claim, Opened};
+use super::relay::{End, relay};
+use super::upstreams::dial;
+use super::{answer, gateway};
+use crate::model::{Protocol, TimeoutPolicy};
+use crate::proxy::Shared;
+use crate::proxy::attempt::{Failure, Next};
+use crate::proxy::forward;
+use crate::proxy::record::RequestRecord;
+use crate::proxy::reply::Refusal;
+
+/// An HTTP/1.1 request without a body that names a protocol it would rather speak. `h2c` is not one of them: clients
+/// that want HTTP/2 begin with it.
+pub fn is_asked_for(session: &mut Session) -> bool {
+    let request = session.req_header();
+    let upgrade = request.headers.get(UPGRADE);
+    let nominated = request.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    request.version == Version::HTTP_11
+        && upgrade.is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && nominated.flat_map(|v| v.split(',')).any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+        && session.as_downstream_mut().is_body_empty()
+}
+
+/// Asks an instance for the upgrade and answers the client, or prepares the tunnel. Always the end of the request for
+/// Pingora, which is what `true` says.
+pub async fn open(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    let refusal = loop {
+        match attempt(gateway, session, ctx).await {
+            Ok((response, claim)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                match prepare(gateway, session, ctx, response, claim).await {
+                    Ok(()) => return Ok(true),
+                    Err(failed) => break give_up(session, ctx, failed),
+                }
+            }
+            Ok((response, claim)) => {
+                ctx.claim = Some(claim);
+                let sent = pass_on(session, ctx, response).await;
+                gateway.give_back(ctx);
+                return sent.map(|()| true);
+            }
+            Err(Stop::Refused(refusal)) => break refusal,
+            Err(Stop::Failed(failed)) => {
+                match ctx.forwarding().map(|f| f.fail_attempt(failed, gateway::progress(session), &mut fastrand::Rng::new())) {
+                    Some(Next::Retry { pause }) => sleep(pause).await,
+                    Some(Next::GiveUp(refusal)) => break refusal,
+                    None => break Refusal::Internal,
+                }
+            }
+        }
+    };
+    ctx.refuse(refusal);
+    answer::refuse(session, ctx).await.map(|()| true)
+}
+
+enum Stop {
+    Refused(Refusal),
+    Failed(Failure),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> Result<(Response<Incoming>, Claim), Stop> {
+    let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
+    let instance = forwarding.begin_attempt(&mut fastrand::Rng::new())?.instance().clone();
+    let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
+    let (_, mut claim) = gateway.upstreams.claim(&instance, &policy, true).ok_or(Refusal::NoneHealthy)?;
+    let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;
+    if instance.spec.protocol != Protocol::Http {
+        debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
+        return Err(Stop::Failed(Failure::Invalid));
+    }
+    let request = request(session, ctx).ok_or(Refusal::Internal)?;
+    let stream = dial(addr, policy.timeouts.connect).await.map_err(|error| {
+        Stop::Failed(if error.kind() == io::ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused })
+    })?;
+    let fd = stream.as_raw_fd();
+    let wire = Wire { opened: claim.line().opened(fd), stream };
+    claim.connected(fd);
+    if let Some(forwarding) = ctx.forwarding() {
+        forwarding.connected(false);
+    }
+    let response = ask(wire, request, &policy.timeouts).await.map_err(Stop::Failed)?;
+    if let Some(forwarding) = ctx.forwarding() {
+        forwarding.answered(response.status().as_u16());
+    }
+    ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
+    Ok((response, claim))
+}
+
+/// The handshake as the instance gets it.
+fn request(session: &Session, ctx: &RequestCtx) -> Option<Request<Empty<Bytes>>> {
+    let (Some(Arrived { arrival, .. }), Stage::Forwarding(way)) = (&ctx.arrived, &ctx.stage) else { return None };
+    let header = session.req_header();
+    let mut fields = header.headers.clone();
+    let protocol = fields.get(UPGRADE)?.clone();
+    forward::rewrite_request(&mut fields, arrival, &way.origin, way.forwarding.number());
+    forward::ask_upgrade(&mut fields, protocol);
+    let target = way.target.as_deref().map_or(header.raw_path(), str::as_bytes);
+    let mut request = Request::builder().method(&header.method).uri(target).body(Empty::new()).ok()?;
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+async fn ask(wire: Wire, request: Request<Empty<Bytes>>, timeouts: &TimeoutPolicy) -> Result<Response<Incoming>, Failure> {
+    let exchange = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await?;
+        // It ends with the response, or hands its socket over.
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await
+    };
+    match timeout(timeouts.response_head, exchange).await {
+        Err(_) => Err(Failure::Timeout),
+        Ok(Err(error)) if error.is_parse() => Err(Failure::Invalid),
+        Ok(Err(_)) => Err(Failure::Reset),
+        Ok(Ok(response)) => Ok(response),
+    }
+}
+
+/// Everything the tunnel needs, put where the serving loop finds it.
+async fn prepare(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    mut response: Response<Incoming>,
+    claim: Claim,
+) -> Result<(), Failure> {
+    let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Failure::Reset)?;
+    let parts = upgraded.downcast::<TokioIo<Wire>>().map_err(|_| Failure::Invalid)?;
+    let Stage::Forwarding(way) = std::mem::replace(&mut ctx.stage, Stage::HandedOver) else { return Err(Failure::Invalid) };
+    let Some(arrived) = ctx.arrived.take() else { return Err(Failure::Invalid) };
+    let idle = way.forwarding.policy().map_or(Duration::ZERO, |p| p.timeouts.upgraded_idle);
+    let mut opening = switching(&response);
+    opening.extend_from_slice(&parts.read_buf);
+    let header = session.req_header();
+    let link = arrived.link.clone();
+    link.hand_to(Tunnel {
+        opening,
+        wire: parts.io.into_inner(),
+        idle,
+        facts: Facts {
+            shared: gateway.shared.clone(),
+            method: header.method.clone(),
+            target: String::from_utf8_lossy(header.raw_path()).into_owned(),
+            host: header.headers.get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
+            first_byte: ctx.first_byte,
+            arrived,
+            way,
+            sent: 0,
+        },
+        _claim: claim,
+    });
+    // The session is told to give its stream back, not to close it.
+    session.set_keepalive(Some(0));
+    Ok(())
+}
+
+/// The head of the 101 as the client gets it.
+fn switching(response: &Response<Incoming>) -> Vec<u8> {
+    let mut fields: HeaderMap = response.headers().clone();
+    let protocol = fields.get(UPGRADE).cloned();
+    forward::rewrite_response(&mut fields, response.status(), response.version());
+    if let Some(protocol) = protocol {
+        forward::ask_upgrade(&mut fields, protocol);
+    }
+    let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    for (name, value) in &fields {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// The instance would rather not: its answer is the client's.
+async fn pass_on(session: &mut Session, ctx: &mut RequestCtx, response: Response<Incoming>) -> Result<()> {
+    let idle = ctx.way().and_then(|way| way.forwarding.policy()).map_or(Duration::ZERO, |p| p.timeouts.idle);
+    let (parts, mut body) = response.into_parts();
+    let mut header = ResponseHeader::build(parts.status, Some(parts.headers.len() + 2))?;
+    for (name, value) in &parts.headers {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    forward::rewrite_response(&mut header, parts.status, parts.version);
+    header.remove_header(&TRANSFER_ENCODING);
+    if !header.headers.contains_key(CONTENT_LENGTH) {
+        header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    answer::explain(&mut header, ctx);
+    session.as_downstream_mut().write_response_header(Box::new(header)).await?;
+    loop {
+        match timeout(idle, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    session.as_downstream_mut().write_response_body(data, false).await?;
+                }
+            }
+            Ok(Some(Err(_))) | Err(_) => {
+                ctx.broken = Some(Failure::Reset.reason());
+                session.set_keepalive(None);
+                session.as_downstream_mut().shutdown().await;
+                return Ok(());
+            }
+        }
+    }
+    session.as_downstream_mut().finish_body().await
+}
+
+fn give_up(session: &Session, ctx: &mut RequestCtx, failed: Failure) -> Refusal {
+    match ctx.forwarding().map(|f| f.fail_attempt(failed, gateway::progress(session), &mut fastrand::Rng::new())) {
+        Some(Next::GiveUp(refusal)) => refusal,
+        _ => Refusal::Upstream(failed),
+    }
+}
+
+/// An upgraded connection, from the 101 on.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The 101, and what the instance sent right behind it.
+    opening: Vec<u8>,
+    wire: Wire,
+    idle: Duration,
+    facts: Facts,
+    _claim: Claim,
+}
+
+impl Tunnel {
+    pub async fn run(mut self, connection: Connection) {
+        let (mut client, early) = connection.into_parts();
+        let stats = self.facts.arrived.link.stats.clone();
+        let client = End { stream: &mut client, said: &early };
+        let instance = End { stream: &mut self.wire.stream, said: &self.opening };
+        self.facts.sent = relay(client, instance, self.idle, &stats).await;
+    }
+}
+
+/// What the record of the request needs, which is written when the tunnel is gone, however that happens.
+struct Facts {
+    shared: Arc<Shared>,
+    arrived: Arrived,
+    way: Box<Way>,
+    method: http::Method,
+    target: String,
+    host: String,
+    first_byte: Option<Duration>,
+    sent: u64,
+}
+
+impl Drop for Facts {
+    fn drop(&mut self) {
+        let Arrived { arrival, link } = &self.arrived;
+        self.way.forwarding.finish_attempt(false);
+        let record = RequestRecord {
+            at: arrival.at,
+            request_id: &arrival.request_id,
+            trace: arrival.trace,
+            client: arrival.client,
+            method: &self.method,
+            host: &self.host,
+            target: &self.target,
+            version: Version::HTTP_11,
+            status: 101,
+            bytes: self.sent,
+            referer: None,
+            user_agent: None,
+            forwarding: Some(&self.way.forwarding),
+            first_byte: self.first_byte,
+            total: arrival.started.elapsed(),
+            reason: None,
+        };
+        self.shared.finish(&record, &link.stats);
+    }
+}
+
+impl std::fmt::Debug for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// A connection to an instance that its line knows of until the moment it closes.
+#[derive(Debug)]
+struct Wire {
+    opened: Opened,
+    stream: TcpStream,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.opened.on_disconnected();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,184 @@
+//! What a client is told when we do not forward, or forwarding failed: the only table from an error to HTTP.
+
+use std::fmt;
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::attempt::Failure;
+use crate::pool::PickError;
+
+/// Why a request has no answer from an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    Malformed(&'static str),
+    Method,
+    NoRoute,
+    SlowHead,
+    SlowBody,
+    TargetTooLong,
+    HeadTooLarge,
+    /// The service has no instance that takes traffic, or does not exist (yet).
+    NoInstances,
+    NoneHealthy,
+    /// Every attempt failed; the last one like this.
+    Upstream(Failure),
+    /// A fault of ours.
+    Internal,
+}
+
+/// A short answer of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub content_type: &'static str,
+    /// Seconds.
+    pub retry_after: Option<&'static str>,
+    pub body: String,
+}
+
+impl Refusal {
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::NoRoute => 404,
+            Self::Method => 405,
+            Self::SlowHead | Self::SlowBody => 408,
+            Self::TargetTooLong => 414,
+            Self::HeadTooLarge => 431,
+            Self::Internal => 500,
+            Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => 504,
+            Self::Upstream(_) => 502,
+            Self::NoInstances | Self::NoneHealthy => 503,
+        }
+    }
+
+    /// One word for programs: in the body, in the access log, in `X-Pointsman-Reason`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Method => "method",
+            Self::NoRoute => "no_route",
+            Self::SlowHead => "slow_head",
+            Self::SlowBody => "slow_body",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::NoInstances => "no_instances",
+            Self::NoneHealthy => "none_healthy",
+            Self::Upstream(failure) => failure.reason(),
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the connection may carry another request. What could not be read to its end cannot be followed by one.
+    pub fn keeps_connection(&self) -> bool {
+        matches!(self, Self::NoRoute | Self::NoInstances | Self::NoneHealthy | Self::Upstream(_))
+    }
+
+    /// The answer, in JSON unless the client asked for text.
+    pub fn reply(&self, request: &HeaderMap, request_id: &str) -> Reply {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let reason = self.reason();
+        let (content_type, body) = if wants_text(request) {
+            ("text/plain; charset=utf-8", format!("{} {self} ({reason}, request {request_id})\n", status.as_str()))
+        } else {
+            let body = serde_json::json!({
+                "status": status.as_u16(), "error": reason, "message": self.to_string(), "request_id": request_id,
+            });
+            ("application/json", format!("{body}\n"))
+        };
+        Reply { status, content_type, retry_after: (status == 503).then_some("1"), body }
+    }
+
+    /// The same as an HTTP/1.1 message, for a client that an engine has no request of.
+    pub fn message(&self, request_id: &str) -> Vec<u8> {
+        let reply = self.reply(&HeaderMap::new(), request_id);
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{}",
+            reply.status,
+            reply.content_type,
+            reply.body.len(),
+            reply.body
+        )
+        .into_bytes()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed(what) => what,
+            Self::Method => "this method is not forwarded",
+            Self::NoRoute => "no route matches this request",
+            Self::SlowHead => "the request head did not arrive in time",
+            Self::SlowBody => "the request body made no progress",
+            Self::TargetTooLong => "the request target is too long",
+            Self::HeadTooLarge => "the request head is too large",
+            Self::NoInstances => "the service has no instances",
+            Self::NoneHealthy => "no instance of the service can be used",
+            Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => "the service did not answer in time",
+            Self::Upstream(_) => "the service could not be reached or broke off",
+            Self::Internal => "the proxy failed",
+        })
+    }
+}
+
+impl From<PickError> for Refusal {
+    fn from(error: PickError) -> Self {
+        match error {
+            PickError::NoInstances => Self::NoInstances,
+            PickError::NoneHealthy | PickError::AllTried => Self::NoneHealthy,
+        }
+    }
+}
+
+/// The first of the two kinds that `Accept` names; JSON when it names neither.
+fn wants_text(request: &HeaderMap) -> bool {
+    let accept = request.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    accept
+        .split(',')
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .find_map(|range| if range.ends_with("json") { Some(false) } else { range.starts_with("text/").then_some(true) })
+        == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(refusal: Refusal, accept: &str) -> Reply {
+        let mut request = HeaderMap::new();
+        request.insert(header::ACCEPT, accept.parse().unwrap());
+        refusal.reply(&request, "id-1")
+    }
+
+    #[test]
+    fn the_client_chooses_between_json_and_text() {
+        for (accept, kind) in [
+            ("*/*", "application/json"),
+            ("application/json", "application/json"),
+            ("application/problem+json, text/plain", "application/json"),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "text/plain; charset=utf-8"),
+            ("text/plain;q=0.5", "text/plain; charset=utf-8"),
+        ] {
+            assert_eq!(reply(Refusal::NoRoute, accept).content_type, kind, "{accept}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&reply(Refusal::NoneHealthy, "*/*").body).unwrap();
+        assert_eq!((&json["error"], &json["status"], &json["request_id"]), (&"none_healthy".into(), &503.into(), &"id-1".into()));
+    }
+
+    #[test]
+    fn only_503_says_when_to_come_back() {
+        assert_eq!(reply(Refusal::NoInstances, "*/*").retry_after, Some("1"));
+        assert_eq!(reply(Refusal::Upstream(Failure::Refused), "*/*").retry_after, None);
+        assert_eq!(reply(Refusal::Upstream(Failure::Timeout), "*/*").status, 504);
+        assert_eq!(reply(Refusal::Upstream(Failure::Reset), "*/*").status, 502);
+    }
+
+    #[test]
+    fn a_message_frames_its_body() {
+        let message = String::from_utf8(Refusal::SlowHead.message("id-1")).unwrap();
+        let (head, body) = message.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())) && head.contains("connection: close"));
+    }
+}

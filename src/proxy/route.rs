@@ -1,0 +1,21 @@
+//! Which route and service a request belongs to: asked once, of one snapshot.
+
+use super::attempt::Forwarding;
+use super::head::RequestHead;
+use super::reply::Refusal;
+use crate::catalog::Snapshot;
+use crate::routing::Question;
+
+/// The way of a request through this proxy. A route to a service that does not exist (yet) is one without instances.
+pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>) -> Result<Forwarding, Refusal> {
+    let question = Question {
+        host: &head.host,
+        path: &head.path,
+        query: head.query.unwrap_or_default(),
+        method: head.method,
+        headers: head.headers,
+    };
+    let route = snapshot.routes.find(&question).ok_or(Refusal::NoRoute)?;
+    let service = snapshot.services.get(&route.spec.service).cloned();
+    Ok(Forwarding::new(snapshot, route.clone(), service, head))
+}

@@ -1,0 +1,86 @@
+//! What the proxy counts by itself, beside what it records at routes, services and instances: one set per worker, so that
+//! no two workers write to the same cache line; whoever reads adds them up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::routing::RouteStats;
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    /// Open connections by listener, in the order of the configuration.
+    pub connections: Vec<AtomicU64>,
+    pub received: AtomicU64,
+    pub sent: AtomicU64,
+    /// What came in and was no request: bytes that are not HTTP, or a head too slow or too large to be read.
+    pub malformed: AtomicU64,
+    /// Requests that met no route.
+    pub unrouted: RouteStats,
+    drain_cuts: AtomicU64,
+}
+
+/// All workers at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxyStats {
+    /// In the order of the configured listeners.
+    pub connections: Vec<u64>,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub malformed: u64,
+    /// Requests refused before a route was known, as `RouteStats::by_class` counts them.
+    pub unrouted: [u64; 6],
+    /// Connections to instances that were cut because a drain was over.
+    pub drain_forced_closes: u64,
+}
+
+impl WorkerStats {
+    pub fn new(listeners: usize) -> Self {
+        Self { connections: (0..listeners).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    pub fn count_cut(&self, connections: usize) {
+        self.drain_cuts.fetch_add(connections as u64, Ordering::Relaxed);
+    }
+}
+
+impl ProxyStats {
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
+        let mut sum = Self::default();
+        let add = |into: &mut u64, from: &AtomicU64| *into += from.load(Ordering::Relaxed);
+        for worker in workers {
+            sum.connections.resize(worker.connections.len().max(sum.connections.len()), 0);
+            sum.connections.iter_mut().zip(&worker.connections).for_each(|(a, b)| add(a, b));
+            sum.unrouted.iter_mut().zip(worker.unrouted.by_class()).for_each(|(a, b)| *a += b);
+            add(&mut sum.received_bytes, &worker.received);
+            add(&mut sum.sent_bytes, &worker.sent);
+            add(&mut sum.malformed, &worker.malformed);
+            add(&mut sum.drain_forced_closes, &worker.drain_cuts);
+        }
+        sum
+    }
+}
+
+/// Counts one open connection until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    stats: Arc<WorkerStats>,
+    listener: usize,
+}
+
+impl OpenConnection {
+    pub fn begin(stats: Arc<WorkerStats>, listener: usize) -> Self {
+        if let Some(gauge) = stats.connections.get(listener) {
+            gauge.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { stats, listener }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.stats.connections.get(self.listener) {
+            gauge.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
