@@ -33,14 +33,17 @@ mod routing;
 /// Signals.
 mod shutdown;
 
+/// What `docs/getting-started.md` tells, told by the built binary.
+mod by_hand;
 /// An instance keeps itself registered; an operator changes the registry.
 mod register;
+/// The registry inside the process, beside a real etcd.
+mod embedded;
 /// The sample service by itself.
 mod sample;
 
-/// The registry inside the process, beside a real etcd.
-mod embedded;
-
+/// What the documents show is true.
+mod docs;
 /// The house: imports go down only.
 mod floors;
 /// What we depend on may be depended on.
