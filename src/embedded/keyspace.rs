@@ -309,8 +309,7 @@ impl Change<'_> {
 
 fn version_at(versions: &[Arc<Kv>], revision: i64) -> Option<&Arc<Kv>> {
     // Nearly always the newest is meant.
-    let newest_first = versions.iter().rev();
-    newest_first.skip_while(|kv| kv.mod_revision > revision).next().filter(|kv| !kv.is_tombstone())
+    versions.iter().rev().find(|kv| kv.mod_revision <= revision).filter(|kv| !kv.is_tombstone())
 }
 
 /// Log entries share their key and value with the versions; what is left is a pointer and its box.
