@@ -6,6 +6,7 @@
 mod admin;
 mod check;
 mod delete;
+mod demo;
 mod drain;
 mod explain;
 mod failure;
@@ -17,6 +18,7 @@ mod print;
 mod proxies;
 mod put;
 mod register;
+mod run;
 mod status;
 mod top;
 mod wait;
@@ -40,6 +42,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the proxy
+    Run(run::RunArgs),
+    /// Run everything on this machine: embedded registry, sample services, proxy, page
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    Sample(demo::SampleArgs),
     /// Name every mistake in the configuration and the registry
     Check(check::CheckArgs),
     /// Show records of the registry
@@ -66,6 +74,9 @@ impl Cli {
     pub fn execute(self) -> ExitCode {
         let global = &self.global;
         let result = match self.command {
+            Command::Run(args) => args.execute(global),
+            Command::Demo(args) => args.execute(global),
+            Command::Sample(args) => args.execute(),
             Command::Check(args) => args.execute(global),
             Command::Get(args) => args.execute(global),
             Command::Put(args) => args.execute(global),

@@ -33,9 +33,9 @@ use tokio::sync::{Semaphore, watch};
 
 pub use access_log::AccessLog;
 use arrival::Trusted;
+pub use path::plain_path;
 use pingora::{Upstreams, Worker};
 use record::RequestRecord;
-pub use path::plain_path;
 pub use sockets::{BindError, Sockets, bind};
 pub use stats::ProxyStats;
 use stats::WorkerStats;
