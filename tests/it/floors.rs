@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// Rooms from the ground up. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["wire", "fetch", "routing", "health", "tls", "telemetry"],
+    &["wire", "fetch", "routing", "health", "tls"],
     &["config", "pool"],
-    &["catalog"],
+    &["catalog", "telemetry"],
     &["registry", "embedded", "resolver", "prober", "certs"],
     &["proxy", "admin", "registrar"],
     &["app"],
@@ -51,6 +51,17 @@ fn imports_go_down_only() {
 }
 
 #[test]
+fn every_room_says_the_floor_it_is_on() {
+    let doors = sources().into_iter().filter(|file| file.name.ends_with("/mod.rs") && file.name.matches('/').count() == 1);
+    let told = doors.filter_map(|file| Some((file.first_line.strip_prefix("//! FLOOR ")?.split('.').next()?.to_owned(), file.name)));
+    let wrong: Vec<String> = told
+        .filter(|(said, name)| room_of(name).is_some_and(|(_, floor)| *said != floor.to_string()))
+        .map(|(said, name)| format!("{name} says floor {said}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn each_outside_crate_has_one_address() {
     let mut wrong = Vec::new();
     for file in sources() {
@@ -74,6 +85,7 @@ fn the_reader_of_this_test_sees_grouped_and_plain_paths() {
 struct Source {
     /// Under `src/`, as in `pool/mod.rs`.
     name: String,
+    first_line: String,
     code: String,
 }
 
@@ -88,8 +100,9 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let name = path.strip_prefix(&root).expect("it lies under src/").to_string_lossy().into_owned();
-                let code = without_comments(&fs::read_to_string(&path).expect("sources are UTF-8"));
-                found.push(Source { name, code });
+                let text = fs::read_to_string(&path).expect("sources are UTF-8");
+                let first_line = text.lines().next().unwrap_or_default().to_owned();
+                found.push(Source { name, first_line, code: without_comments(&text) });
             }
         }
     }

@@ -145,7 +145,10 @@ impl World {
     }
 
     pub fn is_ready(&self) {
-        self.eventually("the proxy is ready", || self.admin_status("/readyz") == Some(200));
+        self.eventually("the proxy is ready", || {
+            assert!(self.proxy.is_running(), "the proxy has ended");
+            self.admin_status("/readyz") == Some(200)
+        });
     }
 
     pub fn terminate(&self) {

@@ -82,6 +82,10 @@ impl Program {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("its peak can be reset");
     }
 
+    pub fn is_running(&self) -> bool {
+        group_of_living(&Path::new("/proc").join(self.child.id().to_string())).is_some()
+    }
+
     /// The processes of its group that live: itself, and what it started.
     pub fn n_processes(&self) -> usize {
         let entries = fs::read_dir("/proc").expect("/proc can be listed").flatten();
