@@ -19,7 +19,7 @@ use tracing::{debug, error, info};
 use super::gateway::Gateway;
 use super::io::HeadLimits;
 use super::link::Link;
-use super::serve::Server;
+use super::serve::{LAST_WORDS, Server, has_begun};
 use super::upstreams::Upstreams;
 use crate::proxy::Shared;
 use crate::proxy::stats::{OpenConnection, WorkerStats};
@@ -59,8 +59,7 @@ impl Worker {
             .enumerate()
             .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, server.clone(), ending.clone())))
             .collect();
-        // An error means that the sender is gone: there is nobody left to serve for.
-        let _ = ending.wait_for(|ending| *ending).await;
+        has_begun(&mut ending).await;
         for accepting in loops {
             let _ = accepting.await;
         }
@@ -93,10 +92,16 @@ impl Worker {
         };
         loop {
             let accepted = tokio::select! {
-                biased;
-                // First what waits in the queue, also at the end: the kernel has answered these clients for us.
-                accepted = socket.accept() => accepted,
-                _ = ending.wait_for(|ending| *ending) => return,
+                accepted = socket.accept() => Some(accepted),
+                () = has_begun(&mut ending) => None,
+            };
+            // What waits in the queue at the end is ours: the kernel has answered these clients for us.
+            let accepted = match accepted {
+                Some(accepted) => accepted,
+                None => match timeout(LAST_WORDS, socket.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_) => return,
+                },
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,

@@ -65,31 +65,33 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        match self.find_way(session, ctx) {
-            Ok(stage) => ctx.stage = stage,
+        let found = self.find_way(session, ctx).map(|stage| ctx.stage = stage);
+        if found.is_ok() && tunnel::is_asked_for(session) {
+            return tunnel::open(self, session, ctx).await;
+        }
+        // The first choice is made here: once Pingora is on its way to an instance, it closes the client's connection
+        // whenever something fails.
+        match found.and_then(|()| self.choose(ctx)) {
+            Ok(peer) => ctx.peer = Some(peer),
             Err(refusal) => {
                 ctx.refuse(refusal);
                 answer::refuse(session, ctx).await?;
-                return Ok(true);
             }
         }
-        if tunnel::is_asked_for(session) {
-            return tunnel::open(self, session, ctx).await;
-        }
-        Ok(false)
+        Ok(ctx.peer.is_none())
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        if let Some(chosen) = ctx.peer.take() {
+            return Ok(chosen);
+        }
         if !ctx.pause.is_zero() {
             tokio::time::sleep(std::mem::take(&mut ctx.pause)).await;
         }
-        match self.choose(ctx) {
-            Ok(peer) => Ok(peer),
-            Err(refusal) => {
-                ctx.refuse(refusal);
-                Error::e_explain(ErrorType::InternalError, "no instance")
-            }
-        }
+        self.choose(ctx).map_err(|refusal| {
+            ctx.refuse(refusal);
+            Error::explain(ErrorType::InternalError, "no instance")
+        })
     }
 
     async fn connected_to_upstream(
@@ -221,18 +223,20 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        if session.response_written().is_some_and(|r| !r.status.is_informational()) {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        }
-        if !matches!(ctx.stage, Stage::Refused(..)) && *error.esource() != ErrorSource::Downstream {
+        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if !begun && !matches!(ctx.stage, Stage::Refused(..)) && *error.esource() != ErrorSource::Downstream {
             ctx.refuse(Refusal::Internal);
         }
-        let Stage::Refused(refusal, _) = &ctx.stage else {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        };
-        let (error_code, can_reuse_downstream) = (refusal.status(), refusal.keeps_connection());
-        let answered = answer::refuse(session, ctx).await.is_ok();
-        FailToProxy { error_code, can_reuse_downstream: can_reuse_downstream && answered }
+        let mut error_code = 0;
+        if let (Stage::Refused(refusal, _), false) = (&ctx.stage, begun) {
+            error_code = refusal.status();
+            // Pingora will not use this connection again, whatever we say.
+            session.set_keepalive(None);
+            if let Err(error) = answer::refuse(session, ctx).await {
+                debug!(%error, "A refused client did not take its answer");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestCtx) {

@@ -135,7 +135,7 @@ impl World {
     }
 
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.addr).await.unwrap(), rest: Vec::new() }
+        Client::connect(self.addr).await
     }
 
     /// One request on a connection of its own.
@@ -181,6 +181,10 @@ impl Answer {
 }
 
 impl Client {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(addr).await.unwrap(), rest: Vec::new() }
+    }
+
     pub async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
