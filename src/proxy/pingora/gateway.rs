@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -25,7 +25,7 @@ use crate::catalog::Live;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
-use crate::proxy::forward::{self, Fields, Origin};
+use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
@@ -235,6 +235,7 @@ impl ProxyHttp for Gateway {
             if let Err(error) = answer::refuse(session, ctx).await {
                 debug!(%error, "A refused client did not take its answer");
             }
+            session.as_downstream_mut().shutdown().await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -389,35 +390,6 @@ pub fn progress(session: &Session) -> Progress<'_> {
         body_read: downstream.body_bytes_read() as u64,
         body_lost: downstream.retry_buffer_truncated(),
         answered: downstream.response_written().is_some_and(|r| !r.status.is_informational()),
-    }
-}
-
-impl Fields for RequestHeader {
-    fn map(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        // Fails for invalid names and values only, which these types exclude.
-        let _ = self.insert_header(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-}
-
-impl Fields for ResponseHeader {
-    fn map(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        let _ = self.insert_header(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
     }
 }
 

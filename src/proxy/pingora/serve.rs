@@ -18,26 +18,29 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::gateway::Gateway;
-use super::io::{Connection, HeadLimits, Opening};
+use super::input::Opening;
+use super::io::{Connection, HeadLimits};
 use super::link::Link;
 
 /// What serves the connections of one worker.
 #[derive(Clone)]
-pub struct Server {
+pub struct Engine {
     pub proxy: Arc<HttpProxy<Gateway>>,
     pub limits: HeadLimits,
     pub keep_alive: Duration,
     pub ending: watch::Receiver<bool>,
 }
 
-impl Server {
+impl Engine {
     pub async fn serve(mut self, stream: TcpStream, link: Arc<Link>) {
         let mut connection = Connection::new(stream, link, self.limits);
+        // Pingora waits for a change that this receiver has not seen.
+        let unseen = self.ending.clone();
         let opening = until_ending(&mut self.ending, self.limits.timeout, connection.opening()).await;
         match opening {
             Ok(Ok(Opening::Http2)) => {
                 connection.multiplexed();
-                self.proxy.process_new(Box::new(connection), &self.ending).await;
+                self.proxy.process_new(Box::new(connection), &unseen).await;
             }
             Ok(Ok(Opening::Http1)) => self.serve_http1(connection).await,
             Ok(Ok(Opening::Closed) | Err(_)) => {}

@@ -42,7 +42,7 @@ async fn the_beginning_of_the_h2_preface_holds_nobody_up() {
     let mut client = world.connect().await;
     client.write("PRI * HT").await;
     let started = Instant::now();
-    client.to_end().await;
+    client.rest_of_it().await;
     assert!(started.elapsed() < SHORT * 4);
 }
 

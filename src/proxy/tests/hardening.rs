@@ -73,7 +73,7 @@ async fn an_answer_that_breaks_off_is_not_made_to_look_whole() {
         let mut client = world.connect().await;
         client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         client.head().await;
-        let rest = client.to_end().await;
+        let rest = client.rest_of_it().await;
         assert!(rest.contains("half") && !rest.ends_with("0\r\n\r\n"), "{rest:?}");
         assert_eq!(world.in_flight(), 0);
     }
@@ -93,4 +93,14 @@ async fn refusals_keep_the_connection_when_nothing_is_left_on_it() {
     assert!(client.head().await.starts_with("HTTP/1.1 503"));
     client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 503);
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_gets_its_refusal() {
+    let world = world().start(&[]);
+    let body = "x".repeat(2 * 1024 * 1024);
+    for _ in 0..5 {
+        let answer = world.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+        assert_eq!((answer.status, answer.field("connection")), (503, Some("close")));
+    }
 }

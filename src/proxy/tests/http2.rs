@@ -195,7 +195,7 @@ async fn a_stream_that_breaks_off_is_reset() {
 async fn a_client_that_only_opens_and_resets_is_cut_off() {
     let upstream = instance(|mut client, _| async move {
         client.request().await;
-        client.to_end().await;
+        client.rest_of_it().await;
     })
     .await;
     let world = world().start(&[upstream]);
@@ -226,4 +226,13 @@ async fn the_end_of_the_process_lets_streams_finish() {
     let response = soon(running).await.unwrap().unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     soon(world.end()).await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_after_keep_alive() {
+    let world = world().limits(|l| l.keep_alive = Duration::from_millis(200)).start(&[echo().await]);
+    let mut client = client(&world).await;
+    assert_eq!(client.send_request(get("/")).await.unwrap().status(), 200);
+    eventually(|| world.proxy.stats().connections == [0]).await;
+    assert!(client.ready().await.is_err());
 }

@@ -123,7 +123,7 @@ async fn a_slow_try_gives_way_to_another() {
 async fn a_client_that_leaves_leaves_nothing_behind() {
     let upstream = instance(|mut client, _| async move {
         client.request().await;
-        client.to_end().await;
+        client.rest_of_it().await;
     })
     .await;
     let world = world().start(&[upstream]);

@@ -109,7 +109,7 @@ async fn a_quiet_tunnel_ends_after_its_own_time() {
         tokio::time::sleep(Duration::from_millis(150)).await;
         client.write(".").await;
     }
-    assert_eq!(client.to_end().await, "hello....");
+    assert_eq!(client.rest_of_it().await, "hello....");
     eventually(|| world.in_flight() == 0).await;
 }
 
@@ -122,5 +122,5 @@ async fn a_tunnel_ends_with_the_drain_of_its_instance() {
     world.remove("i0");
     tokio::time::sleep(Duration::from_millis(100)).await;
     client.write("still here").await;
-    assert_eq!(client.to_end().await, "hellostill here");
+    assert_eq!(client.rest_of_it().await, "hellostill here");
 }

@@ -214,7 +214,7 @@ impl Client {
                 }
             }
         } else {
-            self.to_end().await
+            self.rest_of_it().await
         };
         answer
     }
@@ -241,14 +241,14 @@ impl Client {
         String::from_utf8(self.rest.drain(..length).collect()).unwrap()
     }
 
-    pub async fn to_end(&mut self) -> String {
+    pub async fn rest_of_it(&mut self) -> String {
         while self.more().await {}
         String::from_utf8(std::mem::take(&mut self.rest)).unwrap()
     }
 
     /// Closed by the proxy, without another byte.
     pub async fn is_closed(&mut self) -> bool {
-        self.to_end().await.is_empty()
+        self.rest_of_it().await.is_empty()
     }
 
     async fn more(&mut self) -> bool {
