@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pingora_core::upstreams::peer::HttpPeer;
+
 use super::line::Claim;
 use super::link::Link;
 use crate::proxy::arrival::Arrival;
@@ -16,6 +18,8 @@ pub struct RequestCtx {
     /// `None` only before `early_request_filter`.
     pub arrived: Option<Arrived>,
     pub stage: Stage,
+    /// Chosen, and not yet asked for.
+    pub peer: Option<Box<HttpPeer>>,
     /// The running attempt's hold on its instance's connections.
     pub claim: Option<Claim>,
     /// Before the next attempt.
