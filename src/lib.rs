@@ -7,11 +7,11 @@
 //! | 0 | `model` | the declared nouns: names, specs, policies, routes, changes |
 //! | 1 | `wire` | their JSON and TOML forms, both directions |
 //! | 1 | `routing` | which route a request takes |
-//! | 1 | `telemetry` | metrics as text, logs |
 //! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
+//! | 3 | `telemetry` | metrics as text, logs |
 //! | 4 | `registry` | etcd → events; the commands' way to etcd |
 //! | 4 | `embedded` | an etcd v3 registry inside the process |
 //! | 4 | `resolver` | DNS names of instances, in the background |
@@ -27,13 +27,13 @@ pub mod model;
 
 pub mod fetch;
 pub mod routing;
-pub mod telemetry;
 pub mod wire;
 
 pub mod config;
 pub mod pool;
 
 pub mod catalog;
+pub mod telemetry;
 
 pub mod embedded;
 pub mod registry;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// Rooms from the ground up. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["wire", "fetch", "routing", "health", "tls", "telemetry"],
+    &["wire", "fetch", "routing", "health", "tls"],
     &["config", "pool"],
-    &["catalog"],
+    &["catalog", "telemetry"],
     &["registry", "embedded", "resolver", "prober", "certs"],
     &["proxy", "admin", "registrar"],
     &["app"],
@@ -28,7 +28,6 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs"]),
-    ("prometheus", &["telemetry/"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];
