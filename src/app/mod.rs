@@ -63,12 +63,7 @@ pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Res
     ended
 }
 
-async fn serve(
-    config: Config,
-    sockets: proxy::Sockets,
-    reload: Reload,
-    on_ready: impl FnOnce(&Bound),
-) -> Result<(), StartError> {
+async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
     let admin_listener = listen("admin endpoint", config.admin.address).await?;
     let (access_log, log_writer) = access_log(config.log.access.as_ref())?;

@@ -35,10 +35,10 @@ mod shutdown;
 
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;
-/// An instance keeps itself registered; an operator changes the registry.
-mod register;
 /// The registry inside the process, beside a real etcd.
 mod embedded;
+/// An instance keeps itself registered; an operator changes the registry.
+mod register;
 /// The sample service by itself.
 mod sample;
 
