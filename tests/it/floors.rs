@@ -52,7 +52,8 @@ fn imports_go_down_only() {
 #[test]
 fn every_room_says_the_floor_it_is_on() {
     let doors = sources().into_iter().filter(|file| file.name.ends_with("/mod.rs") && file.name.matches('/').count() == 1);
-    let told = doors.filter_map(|file| Some((file.first_line.strip_prefix("//! FLOOR ")?.split('.').next()?.to_owned(), file.name)));
+    let told =
+        doors.filter_map(|file| Some((file.first_line.strip_prefix("//! FLOOR ")?.split('.').next()?.to_owned(), file.name)));
     let wrong: Vec<String> = told
         .filter(|(said, name)| room_of(name).is_some_and(|(_, floor)| *said != floor.to_string()))
         .map(|(said, name)| format!("{name} says floor {said}"))

@@ -33,8 +33,8 @@ impl World {
     }
 
     fn try_admin(&self, ask: impl Into<Ask>) -> Result<Answer, String> {
-        // Names that somebody could own are not answered there.
-        let ask = ask.into().host("localhost");
+        // It answers under its own name only, so that no page of a stranger can ask it through a browser.
+        let ask = ask.into().host(&self.admin.to_string());
         self.handle().block_on(async { Connection::open(self.admin, Version::HTTP_11).await?.ask(ask).await })
     }
 }
