@@ -1,9 +1,48 @@
-pub mod catalog;
-pub mod config;
+//! Pointsman: a load balancer whose upstreams live in etcd.
+//!
+//! The house has floors; imports go down only (`tests/it/floors.rs` reads every path). In reading order:
+//!
+//! | floor | room | who it is |
+//! |---|---|---|
+//! | 0 | `model` | the declared nouns: names, specs, policies, routes, changes |
+//! | 1 | `wire` | their JSON and TOML forms, both directions |
+//! | 1 | `routing` | which route a request takes |
+//! | 1 | `fetch` | one small HTTP question to somebody near |
+//! | 2 | `config` | file, variables and flags, resolved |
+//! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
+//! | 3 | `telemetry` | metrics as text, logs |
+//! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
+//! | 3 | `telemetry` | metrics as text, logs |
+//! | 4 | `registry` | etcd → events; the commands' way to etcd |
+//! | 4 | `embedded` | an etcd v3 registry inside the process |
+//! | 4 | `resolver` | DNS names of instances, in the background |
+//! | 5 | `proxy` | client connections in, instances' answers out |
+//! | 5 | `admin` | what the process knows, for people and programs |
+//! | 5 | `registrar` | keeps one instance, or one proxy, registered |
+//! | 6 | `app` | the wiring of the proxy process |
+//! | 7 | `cli` | one file per command |
+//!
+//! `docs/architecture.md` follows an event, a request and a drain through them.
+
 pub mod model;
-pub mod pool;
-pub mod proxy;
-pub mod registry;
-pub mod resolver;
+
+pub mod fetch;
 pub mod routing;
 pub mod wire;
+
+pub mod config;
+pub mod pool;
+
+pub mod catalog;
+pub mod telemetry;
+
+pub mod embedded;
+pub mod registry;
+pub mod resolver;
+
+pub mod admin;
+pub mod proxy;
+pub mod registrar;
+
+pub mod app;
+pub mod cli;

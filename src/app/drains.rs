@@ -51,8 +51,8 @@ impl Drains {
         drained
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.draining.is_empty()
+    pub fn n_active(&self) -> u64 {
+        self.draining.values().filter(|d| d.state.in_flight() > 0).count() as u64
     }
 }
 

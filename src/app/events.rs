@@ -2,20 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::drains::Drains;
-use crate::admin::Timings;
-use crate::catalog::{Applied, Live};
+use crate::admin::RegistryTimings;
+use crate::catalog::{Applied, Live, Took};
 use crate::proxy::Proxy;
 
 pub struct AfterSwap {
     pub live: Arc<Live>,
-    pub proxy: Arc<Proxy>,
+    pub proxy: Proxy,
     pub drains: Arc<Mutex<Drains>>,
-    pub timings: Arc<Timings>,
+    pub timings: Arc<RegistryTimings>,
     pub names: watch::Sender<BTreeSet<Arc<str>>>,
     /// The revision in force.
     pub revision: watch::Sender<u64>,
@@ -23,8 +22,9 @@ pub struct AfterSwap {
 
 impl AfterSwap {
     /// `took` is the time from reading the first event to the swap.
-    pub fn tell(&self, applied: Applied, took: Duration) {
-        self.timings.applied(took);
+    pub fn tell(&self, applied: Applied, took: Took) {
+        self.timings.propagation.record(took.since_first);
+        self.timings.apply.record(took.apply);
         self.proxy.evict(&applied.retired);
         if let Some(names) = applied.names {
             self.names.send_replace(names);

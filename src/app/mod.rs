@@ -18,7 +18,7 @@ mod signals;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
@@ -27,9 +27,11 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::catalog::{self, Catalog, History, Live};
-use crate::config::{Config, EmbeddedConfig, EtcdConfig, RegistryKind};
+use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
+use crate::proxy::access_log::{AccessLog, Writer};
 use crate::registry::RegistryStatus;
 use crate::{admin, embedded, proxy, registry, resolver};
+use drains::Drains;
 use signals::{Ask, Signals};
 
 /// Where a started process can be reached.
@@ -37,15 +39,17 @@ use signals::{Ask, Signals};
 pub struct Bound {
     pub listeners: Vec<SocketAddr>,
     pub admin: SocketAddr,
-    /// As etcd clients write it; the embedded registry's own when it is in use.
+    /// As etcd clients reach it; the embedded registry's own address when that is in use.
     pub registry: EtcdConfig,
 }
 
 /// Reads the configuration again; `Err` says what is wrong with it, a line each.
 pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 
-/// Runs the proxy until a signal ends it. `on_ready` is called once, when requests are served.
-pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound) + Send) -> Result<(), StartError> {
+/// Runs the proxy until a signal ends it. `on_ready` is called once, on this thread, when requests are served.
+pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
+    // Two libraries bring a provider each; whoever comes first would decide.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let sockets = proxy::bind(&config.listeners, config.proxy.workers).map_err(StartError::Bind)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -54,119 +58,169 @@ pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound) + Send)
         .build()
         .map_err(StartError::Runtime)?;
     let ended = control.block_on(serve(config, sockets, reload, on_ready));
-    // What still runs now has had its time: look-ups in DNS, a connection to the admin endpoint.
+    // What still runs has had its time: a look-up in DNS, a connection to the admin endpoint.
     control.shutdown_timeout(LEFTOVERS);
     ended
 }
 
-async fn serve(
-    config: Config,
-    sockets: proxy::Sockets,
-    reload: Reload,
-    on_ready: impl FnOnce(&Bound) + Send,
-) -> Result<(), StartError> {
+async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
-    let admin_listener = listen(config.admin.address).await.map_err(|e| StartError::Listen("admin", config.admin.address, e))?;
-    // Turned true last: the control work serves until the proxy has finished.
-    let (stop_control, control_stops) = watch::channel(false);
-    let (stop_proxy, proxy_stops) = watch::channel(false);
-
-    let (etcd, embedded) = registry_of(&config, control_stops.clone()).await?;
+    let admin_listener = listen("admin endpoint", config.admin.address).await?;
+    let (access_log, log_writer) = access_log(config.log.access.as_ref())?;
+    // The control work ends last: the proxy's last requests still need it.
+    let (stop, stops) = Stop::new();
+    let (etcd, embedded) = registry_of(&config, stops.registry.clone()).await?;
     let bound = Bound {
         listeners: sockets.addresses().to_vec(),
         admin: admin_listener.local_addr().map_err(StartError::Runtime)?,
         registry: etcd.clone(),
     };
 
+    let started_at = SystemTime::now();
     let (live, history) = (Arc::new(Live::default()), Arc::new(History::default()));
     let status = Arc::new(RegistryStatus::new(if embedded.is_some() { "embedded" } else { "etcd" }));
-    let proxy = Arc::new(proxy::Proxy::new(live.clone(), &config, sockets.addresses()).map_err(StartError::Proxy)?);
+    let drains = Arc::new(Mutex::new(Drains::default()));
+    let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), bound.listeners.len());
+    let sources = Arc::new(reading::sources(&reading::Parts {
+        live: &live,
+        history: &history,
+        status: &status,
+        proxy: &proxy,
+        listeners: &bound.listeners,
+        drains: &drains,
+        leaving: &stops.readiness,
+        started_at,
+    }));
+
     let (send_events, events) = mpsc::channel(EVENTS_WAITING_MAX);
     let (send_resolutions, resolutions) = mpsc::channel(EVENTS_WAITING_MAX);
     let (send_names, names) = watch::channel(Default::default());
-
-    let sources = Arc::new(reading::sources(&config, &live, &history, &status, &proxy, &proxy_stops));
-    let (send_presence, drains) = presence::announce(&config, &bound, live.clone(), etcd.clone(), control_stops.clone());
+    let (send_revision, revision) = watch::channel(0);
     let after_swap = events::AfterSwap {
+        live: live.clone(),
         proxy: proxy.clone(),
-        drains,
+        drains: drains.clone(),
         timings: sources.timings.clone(),
         names: send_names,
-        presence: send_presence,
+        revision: send_revision,
     };
-    let catalog = Catalog::new(live.clone(), history.clone());
     let (mut file, from_file) = file::FileDeclarations::first(&config);
-    send_events.send(from_file).await.map_err(|_| StartError::Runtime(io::ErrorKind::BrokenPipe.into()))?;
-
-    tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), control_stops.clone()));
-    tokio::spawn(resolver::run(names, send_resolutions, control_stops.clone()));
-    tokio::spawn(reflect(config.clone(), etcd, send_events.clone(), status.clone(), control_stops.clone()));
-    tokio::spawn(admin::serve(admin_listener, sources.clone(), control_stops.clone()));
+    if send_events.send(from_file).await.is_err() {
+        unreachable!("the catalog's end of the channel is still ours");
+    }
+    let catalog = Catalog::new(live.clone(), history);
+    tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
+    tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
+    let reflector = tokio::spawn(reflect(config.clone(), etcd, send_events.clone(), status, stops.control.clone()));
+    tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
+    info!(address = %bound.admin, "Admin endpoint listens");
 
     if tokio::time::timeout(STARTUP_WAIT, known(&live)).await.is_err() {
         warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
     }
-    let serving = proxy.clone().serve(sockets, proxy_stops);
+    let serving = proxy.serve(sockets, stops.proxy).map_err(StartError::Runtime)?;
+    // The access log ends with the last who may write to it.
+    drop(proxy);
+    let presence = presence::announce(&config, &bound, started_at, revision, drains, stops.control);
     for address in &bound.listeners {
         info!(%address, "Proxy listens");
     }
-    info!(address = %bound.admin, "Admin endpoint listens");
     on_ready(&bound);
 
     let ask = loop {
         match signals.next().await {
             Ask::Reload => {
-                proxy.reopen_logs();
+                if let Some(log) = &access_log {
+                    log.reopen();
+                }
                 match reload() {
                     Ok(next) => {
                         file::warn_of_restart(&config, &next);
+                        // The catalog only ends after this loop.
                         let _ = send_events.send(file.changed(&next)).await;
                     }
-                    Err(problems) => warn!(%problems, "The configuration was not read again; the one in force stays"),
+                    Err(problems) => warn!(problems, "The configuration was not taken over; the one in force stays"),
                 }
             }
             ask => break ask,
         }
     };
     let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
-    let leave = leave(&sources, grace, stop_proxy, serving, stop_control, embedded);
+    let work = Work { serving, presence, reflector, embedded, log_writer, access_log };
     tokio::select! {
-        () = leave => info!("Stopped; every request that ran has ended or had its time"),
+        () = leave(stop, grace, work) => info!("Stopped; every request that ran has ended or had its time"),
         () = again(&mut signals) => warn!("Told twice, so it stops at once"),
     }
     Ok(())
 }
 
-/// Readiness fails, listeners close, requests finish, and only then the rest goes.
-async fn leave(
-    sources: &admin::Sources,
-    grace: Duration,
-    stop_proxy: watch::Sender<bool>,
-    serving: proxy::Serving,
-    stop_control: watch::Sender<bool>,
-    embedded: Option<JoinHandle<()>>,
-) {
-    sources.stopping.send_replace(true);
-    info!(?grace, "Stopping: readiness fails, running requests finish");
-    tokio::time::sleep(grace).await;
-    stop_proxy.send_replace(true);
-    serving.ended().await;
-    stop_control.send_replace(true);
-    if let Some(embedded) = embedded
-        && tokio::time::timeout(EMBEDDED_CLOSE_MAX, embedded).await.is_err()
-    {
-        warn!("The embedded registry did not close in time");
+/// The stages of the end, in their order.
+struct Stop {
+    readiness: watch::Sender<bool>,
+    proxy: watch::Sender<bool>,
+    control: watch::Sender<bool>,
+    registry: watch::Sender<bool>,
+}
+
+struct Stops {
+    readiness: watch::Receiver<bool>,
+    proxy: watch::Receiver<bool>,
+    control: watch::Receiver<bool>,
+    registry: watch::Receiver<bool>,
+}
+
+impl Stop {
+    fn new() -> (Self, Stops) {
+        let [(readiness, a), (proxy, b), (control, c), (registry, d)] = std::array::from_fn(|_| watch::channel(false));
+        (Self { readiness, proxy, control, registry }, Stops { readiness: a, proxy: b, control: c, registry: d })
     }
 }
 
+/// What has to be waited for at the end.
+struct Work {
+    serving: proxy::Serving,
+    presence: JoinHandle<()>,
+    reflector: JoinHandle<()>,
+    embedded: Option<JoinHandle<()>>,
+    access_log: Option<AccessLog>,
+    log_writer: Option<Writer>,
+}
+
+/// Readiness fails, listeners close, requests finish, and only then the rest goes.
+async fn leave(stop: Stop, grace: Duration, work: Work) {
+    stop.readiness.send_replace(true);
+    info!(?grace, "Stopping: readiness fails now, listeners close after the grace, running requests finish");
+    tokio::time::sleep(grace).await;
+    stop.proxy.send_replace(true);
+    work.serving.finished().await;
+    drop(work.access_log);
+    stop.control.send_replace(true);
+    ends("presence", work.presence).await;
+    ends("registry watch", work.reflector).await;
+    stop.registry.send_replace(true);
+    if let Some(embedded) = work.embedded {
+        ends("embedded registry", embedded).await;
+    }
+    if let Some(writer) = work.log_writer {
+        ends("access log", tokio::task::spawn_blocking(|| writer.join())).await;
+    }
+}
+
+async fn ends(part: &str, task: JoinHandle<()>) {
+    if tokio::time::timeout(PART_ENDS_MAX, task).await.is_err() {
+        warn!(part, "Did not end in time");
+    }
+}
+
+/// Ready once another signal asks for the end.
 async fn again(signals: &mut Signals) {
     while signals.next().await == Ask::Reload {}
 }
 
-/// Ready once the catalog has applied something the registry said.
+/// Ready once the catalog has applied something that the registry said.
 async fn known(live: &Live) {
     while !live.load().registry_known {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(KNOWN_LOOK).await;
     }
 }
 
@@ -181,6 +235,15 @@ async fn reflect(
     registry::run(&etcd, &config.registry.prefix, snapshot, events, status, shutdown).await;
 }
 
+fn access_log(config: Option<&AccessLogConfig>) -> Result<(Option<AccessLog>, Option<Writer>), StartError> {
+    let Some(config) = config else { return Ok((None, None)) };
+    let (log, writer) = AccessLog::open(config).map_err(|error| {
+        let file = config.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default();
+        StartError::AccessLog(file, error)
+    })?;
+    Ok((Some(log), Some(writer)))
+}
+
 /// How to reach the registry, and the embedded one's task.
 async fn registry_of(
     config: &Config,
@@ -190,7 +253,7 @@ async fn registry_of(
         RegistryKind::Etcd(etcd) => return Ok((etcd.clone(), None)),
         RegistryKind::Embedded(embedded) => embedded,
     };
-    let listener = listen(*address).await.map_err(|e| StartError::Listen("embedded registry", *address, e))?;
+    let listener = listen(EMBEDDED, *address).await?;
     let address = listener.local_addr().map_err(StartError::Runtime)?;
     let options = embedded::Options { data: data.clone(), ..embedded::Options::default() };
     let registry = embedded::Registry::open(options).map_err(StartError::Embedded)?;
@@ -204,8 +267,8 @@ async fn registry_of(
     Ok((EtcdConfig { endpoints, credentials: None, ca: None, certificate: None, key: None }, Some(task)))
 }
 
-async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen(what, address, error))
 }
 
 /// Why the process did not start.
@@ -214,7 +277,7 @@ pub enum StartError {
     Bind(proxy::BindError),
     Listen(&'static str, SocketAddr, io::Error),
     Embedded(embedded::OpenError),
-    Proxy(proxy::ProxyError),
+    AccessLog(String, io::Error),
     Runtime(io::Error),
 }
 
@@ -222,14 +285,14 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Listen(what @ "embedded registry", address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
+            Self::Listen(what @ EMBEDDED, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
                 "the {what} cannot listen on {address}: something answers there already; if it is an etcd, use it with \
                  --etcd http://{address}, else set registry.listen"
             ),
             Self::Listen(what, address, error) => write!(f, "the {what} cannot listen on {address}: {error}"),
             Self::Embedded(error) => error.fmt(f),
-            Self::Proxy(error) => error.fmt(f),
+            Self::AccessLog(file, error) => write!(f, "log.access.file: {file:?} cannot be written: {error}"),
             Self::Runtime(error) => write!(f, "the process cannot be set up: {error}"),
         }
     }
@@ -237,11 +300,12 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-
+const EMBEDDED: &str = "embedded registry";
 /// Control work is small; two threads, so that a long list cannot hold up an admin's question.
 const CONTROL_THREADS: usize = 2;
 /// Events waiting for the catalog. When full we stop reading etcd, which keeps them for us.
 const EVENTS_WAITING_MAX: usize = 64;
 const STARTUP_WAIT: Duration = Duration::from_secs(3);
-const EMBEDDED_CLOSE_MAX: Duration = Duration::from_secs(5);
+const KNOWN_LOOK: Duration = Duration::from_millis(2);
+const PART_ENDS_MAX: Duration = Duration::from_secs(5);
 const LEFTOVERS: Duration = Duration::from_millis(200);

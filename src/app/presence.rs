@@ -69,7 +69,7 @@ async fn follow(
 
 /// Of this host and listener, so that a restart takes its own record over.
 fn id_of(bound: &Bound) -> InstanceId {
-    let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
+    let host = registrar::hostname().unwrap_or_default();
     let port = bound.listeners.first().map_or(0, |address| address.port());
     let named = InstanceId::parse(&format!("{host}-{port}"));
     named.or_else(|_| InstanceId::parse(&format!("proxy-{port}"))).unwrap_or_else(|_| unreachable!("digits make a name"))

@@ -43,6 +43,15 @@ pub struct Applied {
     pub names: Option<BTreeSet<Arc<str>>>,
 }
 
+/// How long one swap took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// From comparing with the ground state to the new snapshot in force.
+    pub apply: Duration,
+    /// From receiving the first of its events, so with what `Pace` made it wait.
+    pub since_first: Duration,
+}
+
 /// An address found for a DNS name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
@@ -212,7 +221,7 @@ pub async fn run(
     mut catalog: Catalog,
     mut events: mpsc::Receiver<Event>,
     mut resolutions: mpsc::Receiver<Resolution>,
-    mut on_applied: impl FnMut(Applied, Duration),
+    mut on_applied: impl FnMut(Applied, Took),
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut pace = Pace::default();
@@ -232,8 +241,9 @@ pub async fn run(
                 break;
             }
         }
-        let applied = catalog.apply(waiting.0, waiting.1, Instant::now(), SystemTime::now());
-        on_applied(applied, first.elapsed());
+        let begun = Instant::now();
+        let applied = catalog.apply(waiting.0, waiting.1, begun, SystemTime::now());
+        on_applied(applied, Took { apply: begun.elapsed(), since_first: first.elapsed() });
     }
 }
 

@@ -4,58 +4,83 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Parser};
 use nix::sys::signal::Signal;
 
+use super::failure::Failure;
+use super::global::{Global, block_on};
 use crate::app::{self, Bound};
-use crate::config::{Config, EmbeddedConfig, EtcdConfig, Listener, RegistryKind};
+use crate::config::{
+    AdminConfig, Config, EmbeddedConfig, EtcdConfig, Listener, LogConfig, ProxyConfig, RegistryConfig, RegistryKind,
+    ShutdownConfig,
+};
 use crate::model::RouteName;
 use crate::registrar::Child;
 use crate::registry::{Key, Prefix, Store};
+use crate::telemetry::init_tracing;
 
 #[path = "../../examples/sample/sample/mod.rs"]
 pub mod sample;
 
-/// Run everything on this machine: embedded registry, sample services, proxy, page.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pointsman demo\n  pointsman demo --listen 127.0.0.1:9000")]
-pub struct Demo {
+#[command(after_help = "\
+Examples:
+  pointsman demo
+  pointsman demo --listen 127.0.0.1:9000")]
+pub struct DemoArgs {
     /// Where the proxy listens [default: 127.0.0.1:8080, or a free port if that is taken]
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where the admin endpoint listens [default: 127.0.0.1:9900, or a free port if that is taken]
-    #[arg(long)]
-    admin: Option<SocketAddr>,
     /// Where the embedded registry listens [default: 127.0.0.1:2379, or a free port if that is taken]
     #[arg(long)]
     registry: Option<SocketAddr>,
 }
 
-impl Demo {
-    /// `config` holds the defaults of everything the flags here do not say.
-    pub fn execute(self, config: Config) -> Result<(), app::StartError> {
-        let registry = self.registry.unwrap_or_else(|| free(2379));
-        let config = Config {
-            listeners: vec![Listener { address: self.listen.unwrap_or_else(|| free(8080)) }],
-            registry: crate::config::RegistryConfig {
-                kind: RegistryKind::Embedded(EmbeddedConfig { listen: registry, data: None }),
-                snapshot: None,
-                ..config.registry
-            },
-            admin: crate::config::AdminConfig { address: self.admin.unwrap_or_else(|| free(9900)), ..config.admin },
-            proxy: crate::config::ProxyConfig {
-                shutdown: crate::config::ShutdownConfig { grace: Duration::ZERO, drain: DRAIN },
-                ..config.proxy
-            },
-            ..config
-        };
-        let mut cast = Cast::default();
+impl DemoArgs {
+    pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
+        let config = self.config(global)?;
+        init_tracing(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
         let unchanged = config.clone();
+        let mut cast = Cast::default();
         let ended = app::run(config, Box::new(move || Ok(unchanged.clone())), |bound| cast.enter(bound.clone()));
         cast.leave();
-        ended
+        ended.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::Start(Box::new(error)))
+    }
+
+    /// The flags, the variables and no file; what they do not say is as local and as short-lived as can be.
+    fn config(&self, global: &Global) -> Result<Config, Failure> {
+        let local = Global { etcd: Vec::new(), config: None, ..global.clone() };
+        let config = local.config(&[])?;
+        let listen = self.listen.unwrap_or_else(|| free(8080));
+        let registry = EmbeddedConfig { listen: self.registry.unwrap_or_else(|| free(2379)), data: None };
+        Ok(Config {
+            listeners: vec![Listener { address: listen }],
+            registry: RegistryConfig { kind: RegistryKind::Embedded(registry), snapshot: None, ..config.registry },
+            admin: if global.admin.is_some() { config.admin } else { AdminConfig { address: free(9900), ..config.admin } },
+            proxy: ProxyConfig { shutdown: ShutdownConfig { grace: Duration::ZERO, drain: DRAIN }, ..config.proxy },
+            log: LogConfig { access: None, ..config.log },
+            ..config
+        })
+    }
+}
+
+/// One of the demo's services, as a process of its own.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pointsman sample -- --listen 127.0.0.1:3000")]
+pub struct SampleArgs {
+    /// The sample's own flags, some of which have the names of ours.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    flags: Vec<OsString>,
+}
+
+impl SampleArgs {
+    pub fn execute(self) -> Result<ExitCode, Failure> {
+        let flags = sample::Flags::parse_from(std::iter::once("sample".into()).chain(self.flags));
+        block_on(async { sample::run(flags.options(), |_| Ok(())).await.map_err(Failure::Runtime) })?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -99,7 +124,8 @@ impl Cast {
 
 fn start(registry: &EtcdConfig, service: &str, instance: &str) -> io::Result<Child> {
     let program = std::env::current_exe()?.into_os_string();
-    let flags = ["sample", "--register", "--service", service, "--id", instance, "--name", instance, "--ttl", "3s", "--etcd"];
+    let flags =
+        ["sample", "--", "--register", "--service", service, "--id", instance, "--name", instance, "--ttl", "3s", "--etcd"];
     let mut command = vec![program];
     command.extend(flags.map(OsString::from));
     command.push(registry.endpoints.join(",").into());
@@ -114,7 +140,9 @@ async fn set_the_scene(bound: &Bound) -> Result<(), Box<dyn std::error::Error + 
         store.put(&Key::Route(RouteName::parse(name)?), route.as_bytes()).await.map_err(|e| e.to_string())?;
     }
     let begun = Instant::now();
-    while store.list("/instances/").await.map_err(|e| e.to_string())?.entries.len() < INSTANCES.len() && begun.elapsed() < ENTER_MAX {
+    while store.list("/instances/").await.map_err(|e| e.to_string())?.entries.len() < INSTANCES.len()
+        && begun.elapsed() < ENTER_MAX
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use crate::wire::Problem;
 use crate::wire::node::{Entry, Node, Place, Table, Value};
 
+use super::lines::tree_of;
+
 /// What the process was told. The later of file, variables and flags wins.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
@@ -64,7 +66,7 @@ impl Layers {
                 let text = std::fs::read_to_string(file).map_err(|e| {
                     vec![Problem { path: String::new(), line: None, message: format!("{}: {e}", file.display()) }]
                 })?;
-                table_of(&text)?
+                tree_of(&text)?
             }
         };
         let strangers = self.lay_variables(&mut root);
@@ -124,16 +126,6 @@ impl Flags {
             if let Some(value) = value {
                 lay(root, section, key, word(value, flag));
             }
-        }
-    }
-}
-
-fn table_of(text: &str) -> Result<Table, Vec<Problem>> {
-    match Node::of_toml(text) {
-        Ok(Node { value: Value::Table(table), .. }) => Ok(table),
-        Ok(_) => Ok(Table::default()),
-        Err(errors) => {
-            Err(errors.into_iter().map(|(line, message)| Problem { path: String::new(), line: Some(line), message }).collect())
         }
     }
 }

@@ -11,7 +11,10 @@
 
 mod address;
 mod declared;
+#[cfg(test)]
+mod documented;
 mod layers;
+mod lines;
 mod load;
 mod network;
 mod problems;

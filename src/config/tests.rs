@@ -106,8 +106,8 @@ fn the_file_of_the_contract_reads() {
         [[service]]
         name = "slow"
         balance = "least_conn"
-        [service.probe]
-        path = "/healthz"
+        [service.timeouts]
+        idle = "1m"
         "#,
     );
     let directory = config._directory.path().to_owned();
@@ -131,7 +131,7 @@ fn the_file_of_the_contract_reads() {
     assert_eq!(api.instances["::1:3000"], InstanceSpec::at(Address::parse("[::1]:3000").unwrap()));
     assert_eq!(api.instances["a.example:80"].weight, 5);
     let mut policy = ServicePolicy { balance: crate::model::Balance::LeastConn, ..Default::default() };
-    policy.probe.path = Some("/healthz".into());
+    policy.timeouts.idle = Duration::from_secs(60);
     assert_eq!((config.services["slow"].policy.as_ref(), config.services["slow"].instances.len()), (Some(&policy), 0));
 }
 

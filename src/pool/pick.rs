@@ -69,7 +69,7 @@ impl Pool {
         &self.all
     }
 
-    pub fn candidates(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
+    pub fn candidates(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> + Clone {
         self.candidates.iter().map(|place| &self.all[*place as usize])
     }
 

@@ -33,6 +33,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use access_log::AccessLog;
 use arrival::Trusted;
+pub use path::plain_path;
 use pingora::{Upstreams, Worker};
 use record::RequestRecord;
 pub use sockets::{BindError, Sockets, bind};

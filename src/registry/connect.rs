@@ -71,8 +71,8 @@ pub fn explain(error: &Error) -> String {
     let mut source = status.source();
     while let Some(cause) = source {
         let cause_said = cause.to_string();
-        // Most links of the chain repeat what the next one says.
-        if !said.contains(&cause_said) {
+        // Most links of the chain repeat what the next one says, or say nothing.
+        if !said.contains(&cause_said) && cause_said != "transport error" {
             said = format!("{said}: {cause_said}");
         }
         source = cause.source();
@@ -105,16 +105,16 @@ async fn tls(config: &EtcdConfig) -> Result<TlsOptions, ConnectError> {
     // Without a limit of its own, a handshake with a stopped process never ends.
     let mut tls = TlsOptions::new().timeout(HANDSHAKE_TIMEOUT);
     match &config.ca {
-        Some(path) => tls = tls.ca_certificate(Certificate::from_pem(read("ca", path).await?)),
+        Some(path) => tls = tls.ca_certificate(Certificate::from_pem(pem("ca", path).await?)),
         None => {
             if let Some(bundle) = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
-                tls = tls.ca_certificate(Certificate::from_pem(read("ca", bundle).await?));
+                tls = tls.ca_certificate(Certificate::from_pem(pem("ca", bundle).await?));
             }
         }
     }
     match (&config.certificate, &config.key) {
         (Some(certificate), Some(key)) => {
-            let identity = Identity::from_pem(read("certificate", certificate).await?, read("key", key).await?);
+            let identity = Identity::from_pem(pem("certificate", certificate).await?, pem("key", key).await?);
             Ok(tls.identity(identity))
         }
         (None, None) => Ok(tls),
@@ -122,8 +122,14 @@ async fn tls(config: &EtcdConfig) -> Result<TlsOptions, ConnectError> {
     }
 }
 
-async fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
-    tokio::fs::read(path).await.map_err(|source| ConnectError::File { field, path: path.to_owned(), source })
+/// The library takes a file without any PEM in it for an empty list.
+async fn pem(field: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let fail = |source| ConnectError::File { field, path: path.to_owned(), source };
+    let bytes = tokio::fs::read(path).await.map_err(fail)?;
+    if !bytes.windows(PEM_MARK.len()).any(|window| window == PEM_MARK) {
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in PEM form in it")));
+    }
+    Ok(bytes)
 }
 
 /// The first one found wins.
@@ -134,14 +140,16 @@ const HINTS: [(&str, &str); 13] = [
     ("permission denied", "the etcd user may not do this; it needs a role for the whole prefix"),
     ("authentication is not enabled", "this etcd knows no users; leave out registry.user"),
     ("UnknownIssuer", "the certificate there was signed by an authority we do not know; set registry.ca"),
-    ("NotValidForName", "the certificate there is for another name"),
     ("operation was canceled", "the connection was closed at once; does this etcd want a client certificate?"),
     ("broken pipe", "it hung up; does it want https?"),
     ("Broken pipe", "it hung up; does it want https?"),
-    ("InvalidContentType", "it does not speak TLS there; http instead of https?"),
+    ("tls handshake eof", "it does not speak TLS; http instead of https?"),
+    ("InvalidContentType", "it does not speak TLS; http instead of https?"),
     ("no leader", "this etcd has no leader at the moment"),
     ("Timeout expired", "it did not answer in time"),
 ];
+
+const PEM_MARK: &[u8] = b"-----BEGIN ";
 
 /// Where systems keep the authorities they trust (Debian, Red Hat, Alpine); used when no `ca` is configured.
 const SYSTEM_BUNDLES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -181,6 +189,10 @@ mod tests {
         config.ca = Some("/nowhere/ca.pem".into());
         let said = failure(&config).await;
         assert!(said.starts_with("registry.ca: /nowhere/ca.pem: "), "{said}");
+
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        config.ca = Some(empty.path().to_owned());
+        assert!(failure(&config).await.ends_with("nothing in PEM form in it"));
 
         let mut config = at("https://127.0.0.1:1");
         config.key = Some("/nowhere/key.pem".into());

@@ -1,6 +1,7 @@
 //! One etcd, asked and listened to: the calls of a session, in our words. Every call has a time limit.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::proto::PbKeyValue;
@@ -14,12 +15,13 @@ use super::connect::connect;
 use super::fault::Fault;
 use super::key::{Key, Prefix};
 use super::lineage::{self, Sighting};
-use super::reflector::{Edit, Record};
+use super::reflector::{Bytes, Edit, Record};
 use crate::config::EtcdConfig;
 
 /// A connection to one endpoint; clones share it.
 #[derive(Clone)]
 pub struct Etcd {
+    endpoint: Arc<str>,
     client: Client,
     kv: KvClient,
     meta: String,
@@ -38,7 +40,7 @@ pub struct Identity {
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
     /// The key before; `None` for the first page.
-    pub after: Option<super::reflector::Bytes>,
+    pub after: Option<Bytes>,
     /// The revision of the first page; `None` for the newest.
     pub revision: Option<u64>,
     pub n_keys: usize,
@@ -70,7 +72,9 @@ pub struct Watch {
 
 /// One response of a watch.
 pub struct Response {
-    pub sighting: Option<Sighting>,
+    /// Who answers; in the first response only. Later ones may be overtaken by events on their way to us, and then carry a
+    /// lower revision than what we have applied, though nothing was lost.
+    pub created: Option<Sighting>,
     pub edits: Vec<Edit>,
     /// etcd has sent everything up to here. Never taken from an answer to a progress request: those may run ahead of
     /// events still on their way (etcd before 3.4.25 and 3.5.8).
@@ -82,7 +86,11 @@ impl Etcd {
         let client = connect(config, endpoint).await.map_err(Fault::Connect)?;
         let kv = client.kv_client().max_decoding_message_size(LIST_MESSAGE_MAX);
         let (from, to) = prefix.range();
-        Ok(Self { client, kv, meta: prefix.key(&Key::Meta), from, to })
+        Ok(Self { endpoint: endpoint.into(), client, kv, meta: prefix.key(&Key::Meta), from, to })
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Reads the registry's epoch, with a majority behind it, and gives it one if it has none.
@@ -132,10 +140,9 @@ impl Etcd {
     }
 
     /// Whether it is there at all: answered by this member alone.
-    pub async fn ping(&self) -> Result<Sighting, Fault> {
+    pub async fn ping(&self) -> Result<(), Fault> {
         let options = GetOptions::new().with_count_only().with_serializable();
-        let answer = limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await?;
-        Ok(sighted(answer.header()))
+        limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await.map(drop)
     }
 
     /// Everything under the prefix from this revision on.
@@ -169,14 +176,15 @@ impl Watch {
         if response.canceled() {
             return Err(Fault::canceled(response.compact_revision(), response.cancel_reason()));
         }
-        if response.created() {
+        let sighting = response.header().map(|header| sighted(Some(header)));
+        let created = sighting.filter(|_| response.created());
+        if created.is_some() {
             self.id = Some(response.watch_id());
         }
-        let sighting = response.header().map(|header| sighted(Some(header)));
-        let is_notice = !response.created() && response.events().is_empty() && self.id == Some(response.watch_id());
+        let is_notice = created.is_none() && response.events().is_empty() && self.id == Some(response.watch_id());
         Ok(Response {
+            created,
             complete_to: sighting.filter(|_| is_notice).map(|sighting| sighting.revision),
-            sighting,
             edits: response.0.events.into_iter().filter_map(|event| edit(event.r#type, event.kv?)).collect(),
         })
     }

@@ -12,12 +12,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::etcd::Etcd;
 use super::fault::Fault;
-use super::lineage::Sighting;
 
 pub struct Pulse {
     heard: Instant,
     beats: Interval,
-    question: Option<BoxFuture<'static, Result<Sighting, Fault>>>,
+    question: Option<BoxFuture<'static, Result<(), Fault>>>,
 }
 
 pub enum Beat {
@@ -26,7 +25,7 @@ pub enum Beat {
     /// It has been silent: call `ask_directly`.
     Silence,
     /// What the member said when asked directly.
-    Answer(Result<Sighting, Fault>),
+    Answer(Result<(), Fault>),
 }
 
 impl Pulse {

@@ -1,12 +1,13 @@
 //! The watch's whole life: one endpoint after the other, for ever.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::etcd::Etcd;
 use super::fault::Fault;
@@ -33,7 +34,7 @@ pub async fn run(
     let follower = Follower::new(reflector, Keeper::new(snapshot), events.clone(), status.clone());
     let rotation = Rotation::new(&config.endpoints, fastrand::Rng::new());
     let memory_due = snapshot.map(|_| Instant::now() + STARTUP_WAIT);
-    let mut registry = Registry { config, follower, rotation, status, memory_due, trouble: None };
+    let mut registry = Registry { config, follower, rotation, status, memory_due, troubles: BTreeSet::new() };
     tokio::select! {
         _ = shutdown.wait_for(|is_over| *is_over) => {}
         () = events.closed() => {}
@@ -49,8 +50,8 @@ struct Registry<'a> {
     status: Arc<RegistryStatus>,
     /// When the disk is asked, unless etcd has answered; `None` once that is settled.
     memory_due: Option<Instant>,
-    /// What was last logged, so that an outage is not logged with every attempt.
-    trouble: Option<String>,
+    /// What was logged since the last connection, so that an outage is not logged with every attempt.
+    troubles: BTreeSet<String>,
 }
 
 impl Registry<'_> {
@@ -60,7 +61,6 @@ impl Registry<'_> {
             let fault = match self.connect().await {
                 Ok(etcd) => {
                     began = Instant::now();
-                    self.connected();
                     match self.follower.follow(&etcd).await {
                         Err(fault) => fault,
                     }
@@ -94,23 +94,20 @@ impl Registry<'_> {
         attempt.await
     }
 
-    fn connected(&mut self) {
-        self.trouble = None;
-        self.status.connected_to(self.rotation.current());
-        info!(endpoint = self.rotation.current(), "Registry connected");
-    }
-
     fn lost(&mut self, fault: &Fault) {
-        let (endpoint, reason) = (self.rotation.current(), fault.to_string());
-        self.status.disconnected(reason.clone());
-        if self.trouble.as_ref() == Some(&reason) {
-            debug!(endpoint, reason, "Registry still not reached");
+        let (endpoint, reason, n_keys) = (self.rotation.current(), fault.to_string(), self.follower.reflector.len());
+        if self.status.disconnected(reason.clone()) {
+            self.troubles.clear();
+        }
+        if self.troubles.len() < TROUBLES_MAX && self.troubles.insert(reason.clone()) {
+            warn!(endpoint, reason, n_keys, "Registry not reached; what is in force stays in force");
         } else {
-            warn!(endpoint, reason, "Registry not reached; what is in force stays in force");
-            self.trouble = Some(reason);
+            debug!(endpoint, reason, n_keys, "Registry still not reached");
         }
     }
 }
 
 /// How long a start waits for etcd before it asks the disk.
 const STARTUP_WAIT: Duration = Duration::from_secs(2);
+/// A few endpoints with a few faults each.
+const TROUBLES_MAX: usize = 32;

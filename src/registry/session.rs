@@ -84,6 +84,7 @@ impl Follower {
         }
         let began = Instant::now();
         let (listing, sighting) = self.read(etcd).await?;
+        self.connected(etcd);
         self.not_listed_before = Instant::now() + RELIST_EVERY;
 
         let applied = self.reflector.conclude(listing, sighting.revision);
@@ -151,6 +152,7 @@ impl Follower {
             let relist = match step {
                 Step::Response(Ok(response)) => {
                     pulse.heard(Instant::now());
+                    self.connected(etcd);
                     self.take(response).await
                 }
                 Step::Response(Err(Fault::Compacted)) => Some(RelistReason::Compacted),
@@ -165,8 +167,10 @@ impl Follower {
                     None
                 }
                 Step::Beat(Beat::Answer(answer)) => {
+                    answer?;
                     pulse.heard(Instant::now());
-                    self.judge(answer?)
+                    self.status.answered();
+                    None
                 }
                 Step::Audit(Turn::Due) => {
                     audit.begin(etcd, &mut self.reflector);
@@ -188,10 +192,18 @@ impl Follower {
         }
     }
 
+    /// A whole list or an open watch: not only a login.
+    fn connected(&self, etcd: &Etcd) {
+        if !self.status.is_connected() {
+            self.status.connected_to(etcd.endpoint());
+            info!(endpoint = etcd.endpoint(), "Registry connected");
+        }
+    }
+
     async fn take(&mut self, response: Response) -> Option<RelistReason> {
-        let relist = response.sighting.and_then(|sighting| self.judge(sighting));
-        if relist.is_some() {
-            return relist;
+        self.status.answered();
+        if let Some(sighting) = response.created {
+            return self.lineage.as_mut()?.judge(sighting, self.reflector.revision());
         }
         if !response.edits.is_empty() {
             let applied = self.reflector.apply(response.edits);
@@ -203,11 +215,6 @@ impl Follower {
             self.reflector.progressed(revision);
         }
         None
-    }
-
-    fn judge(&mut self, sighting: Sighting) -> Option<RelistReason> {
-        self.status.answered();
-        self.lineage.as_mut()?.judge(sighting, self.reflector.revision())
     }
 
     /// Waits while the channel is full: what we do not read, etcd keeps for us.

@@ -160,9 +160,10 @@ impl RegistryStatus {
         self.connected.store(true, Relaxed);
     }
 
-    pub(super) fn disconnected(&self, trouble: String) {
-        self.connected.store(false, Relaxed);
+    /// Whether there was a connection to lose.
+    pub(super) fn disconnected(&self, trouble: String) -> bool {
         self.texts().trouble = Some(trouble);
+        self.connected.swap(false, Relaxed)
     }
 
     pub(super) fn answered(&self) {

@@ -3,10 +3,13 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use etcd_client::{Client, DeleteOptions, Txn, TxnOp};
+use etcd_client::{Client, DeleteOptions, Permission, PermissionType, Txn, TxnOp};
 use tokio::time::{Instant, sleep};
+
+use crate::config::{Credentials, EtcdConfig};
 
 use self::world::{Cluster, Following, Line, PREFIX, config, key, listed};
 
@@ -205,15 +208,14 @@ async fn a_restore_to_a_higher_revision_is_found_by_the_comparison() {
     following.stop().await;
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to)
+        let (from, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if from.is_dir() {
+            copy(&from, &to);
         } else {
-            drop(std::fs::copy(entry.path(), to).unwrap())
+            std::fs::copy(from, to).unwrap();
         }
     }
 }
@@ -288,6 +290,32 @@ async fn without_etcd_the_disk_is_what_we_start_from() {
     second.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_only_read_the_prefix_can_follow() {
+    let etcd = Cluster::start(1).await;
+    let mut root = etcd.client().await;
+    put(&mut root, "s/a", "10.0.0.1:80").await;
+    root.role_add("reader").await.unwrap();
+    let prefix = Permission::new(PermissionType::Read, format!("{PREFIX}/")).with_prefix();
+    root.role_grant_permission("reader", prefix).await.unwrap();
+    for (user, role) in [("root", "root"), ("proxy", "reader")] {
+        root.user_add(user, "secret", None).await.unwrap();
+        root.user_grant_role(user, role).await.unwrap();
+    }
+    root.auth_enable().await.unwrap();
+
+    let stranger = Following::start(config(&etcd.urls()), None);
+    stranger.eventually("a reason", |_, status| status.report().trouble.is_some()).await;
+    let trouble = stranger.status.report().trouble.unwrap();
+    assert!(trouble.contains("this etcd wants registry.user"), "{trouble}");
+    stranger.stop().await;
+
+    let credentials = Some(Credentials { user: "proxy".to_owned(), password: "secret".to_owned() });
+    let following = Following::start(EtcdConfig { credentials, ..config(&etcd.urls()) }, None);
+    following.eventually("the list", |seen, status| seen.map.len() == 1 && status.is_connected()).await;
+    following.stop().await;
+}
+
 /// Random writes while members stop and go on and history is compacted away under us.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_chaos_the_map_is_what_etcd_has() {
@@ -338,6 +366,9 @@ async fn after_chaos_the_map_is_what_etcd_has() {
     put(&mut client, "last/one", "10.0.0.1:80").await;
     let expected = listed(&mut client).await;
     following.eventually("the same map", |seen, _| seen.map == expected).await;
+    let relists = following.relists();
+    // A late answer of a living member once looked like a registry that went back.
+    assert!(["backwards", "epoch", "drift"].iter().all(|reason| !relists.contains_key(reason)), "{relists:?}");
     assert!(n_writes > 50 && expected.len() > 5, "{n_writes} writes left {} keys", expected.len());
     following.stop().await;
 }

@@ -53,7 +53,6 @@ impl HostRoutes {
         self.levels.is_empty()
     }
 
-    #[cfg(test)]
     pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.levels.iter().flat_map(|l| {
             let by_path = l.exact.values().chain(l.prefix.values()).flatten();

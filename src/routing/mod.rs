@@ -84,6 +84,15 @@ impl RouteTable {
         best
     }
 
+    /// Each route once: the file's first, each origin's by name. Costs all routes; for who shows them, not for requests.
+    pub fn routes(&self) -> Vec<&Arc<Route>> {
+        let by_host = self.exact.iter().chain(self.wildcard.iter()).map(|(_, routes)| &**routes);
+        let mut all: Vec<_> = by_host.chain(std::iter::once(&*self.any)).flat_map(HostRoutes::all).collect();
+        all.sort_by(|a, b| (a.origin, &a.spec.name).cmp(&(b.origin, &b.spec.name)));
+        all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all
+    }
+
     /// Exact host, wildcards from the longest, any.
     fn hosts_of<'t>(&'t self, host: &str) -> impl Iterator<Item = &'t HostRoutes> {
         let exact = (!host.is_empty()).then(|| self.exact.get(host)).flatten();
@@ -242,6 +251,18 @@ mod tests {
         let changes = vec![change(Origin::Registry, "a"), change(Origin::File, "z")];
         let table = book.apply(&RouteTable::default(), changes);
         assert_eq!(ask(&table, "GET", "h", "/", &[]), "z");
+    }
+
+    #[test]
+    fn each_route_is_listed_once_however_many_hosts_it_has() {
+        let (_, table) = table(vec![
+            route("c", &["h", "*.h"], exact("/x")),
+            route("b", &["h"], regex("^/y")),
+            route("a", &[], prefix("/z")),
+            route("d", &["i"], PathMatch::Any),
+        ]);
+        let names: Vec<_> = table.routes().iter().map(|r| r.spec.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
     }
 
     #[test]

@@ -41,11 +41,11 @@ impl Report {
     }
 
     pub fn problem(&self, path: String, place: &Place, message: String) {
-        self.notes.borrow_mut().problems.push(placed(path, place, message));
+        note(&mut self.notes.borrow_mut().problems, placed(path, place, message));
     }
 
     pub fn warning(&self, path: String, place: &Place, message: String) {
-        self.notes.borrow_mut().warnings.push(placed(path, place, message));
+        note(&mut self.notes.borrow_mut().warnings, placed(path, place, message));
     }
 
     /// The value, unless something was wrong. A reader that has no value has noted why.
@@ -59,6 +59,12 @@ impl Report {
 
     pub fn into_notes(self) -> Notes {
         self.notes.into_inner()
+    }
+}
+
+fn note(notes: &mut Vec<Problem>, problem: Problem) {
+    if notes.len() < NOTES_MAX {
+        notes.push(problem);
     }
 }
 
@@ -218,6 +224,9 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }
+
+/// Problems, and again warnings, of one record or file: a record of nothing but unknown fields shall not fill a log.
+const NOTES_MAX: usize = 100;
 
 static EMPTY: Table = Table { entries: Vec::new() };
 

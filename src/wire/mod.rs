@@ -1,6 +1,6 @@
 //! FLOOR 1. The JSON and TOML forms of what is declared, both directions.
 //!
-//! 1. Bytes of the registry become text (`record`), then a tree of `Node`s; the file's TOML becomes the same tree (`node`).
+//! 1. Bytes of the registry become text (`record`), then a tree of `Node`s (`node`); `config` makes the same of the file.
 //! 2. One converter per record (`instance`, `policy`, `route`, `certificate`) takes its fields through `Fields`, which
 //!    collects every problem with its path, so a writer learns all of them at once.
 //! 3. What has no problem is a value of `model`; nobody behind this door checks it again.
@@ -11,12 +11,16 @@
 //! mistake must not be silently ignored). There is no serde derive here: what is absent has its default in `model` alone.
 
 mod certificate;
+#[cfg(test)]
+pub(crate) mod documented;
 pub(crate) mod fields;
 mod foreign;
 mod instance;
 pub(crate) mod node;
+mod not_yet;
 mod policy;
 mod policy_json;
+mod presence;
 mod record;
 #[cfg(test)]
 mod round_trip;
@@ -34,6 +38,7 @@ pub use instance::{instance_json, override_json, parse_instance, parse_override}
 pub use policy::parse_policy;
 pub(crate) use policy::read_policy;
 pub use policy_json::policy_json;
+pub use presence::{Presence, parse_presence, presence_json};
 pub(crate) use route::read_route;
 pub use route::{parse_route, route_json};
 pub(crate) use suggest::closest;

@@ -1,9 +1,7 @@
-//! A record or a file as a tree, whether it came as JSON or as TOML, so that each record has one reader.
+//! A record or a file as a tree, so that each record has one reader. JSON becomes one here, the file's TOML in `config`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-
-use toml::de::{DeTable, DeValue};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
@@ -72,25 +70,13 @@ impl Node {
         Self { value, place: Place::Record }
     }
 
-    /// `Err` is what is wrong with the TOML, each with its line.
-    pub fn of_toml(text: &str) -> Result<Self, Vec<(usize, String)>> {
-        let lines = Lines::of(text);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        if errors.is_empty() {
-            let table = lines.table(document.get_ref());
-            return Ok(Self { value: Value::Table(table), place: Place::Line(1) });
-        }
-        let located = |e: &toml::de::Error| (lines.at(e.span().map_or(0, |s| s.start)), e.message().replace('\n', ", "));
-        Err(errors.iter().map(located).collect())
-    }
-
     /// What was said, short enough for a message. Never called for secrets.
     pub fn shown(&self) -> Cow<'static, str> {
         match &self.value {
             Value::Null => "null".into(),
             Value::Bool(b) => b.to_string().into(),
             Value::Integer(n) => n.to_string().into(),
-            Value::Float(x) => x.to_string().into(),
+            Value::Float(x) => format!("{x:?}").into(),
             Value::Text(text) | Value::Word(text) => quoted(text).into(),
             Value::Date(date) => date.clone().into(),
             Value::List(_) => "a list".into(),
@@ -150,77 +136,9 @@ pub(crate) fn quoted(text: &str) -> String {
 /// Characters of a value that a message repeats.
 const SHOWN_MAX: usize = 80;
 
-/// Where each line of a TOML text begins.
-struct Lines(Vec<usize>);
-
-impl Lines {
-    fn of(text: &str) -> Self {
-        Self(text.match_indices('\n').map(|(at, _)| at + 1).collect())
-    }
-
-    fn at(&self, offset: usize) -> usize {
-        self.0.partition_point(|&start| start <= offset) + 1
-    }
-
-    fn table(&self, table: &DeTable<'_>) -> Table {
-        let mut entries: Vec<Entry> = table
-            .iter()
-            .map(|(key, value)| Entry {
-                key: key.get_ref().to_string(),
-                place: Place::Line(self.at(key.span().start)),
-                node: self.node(value.get_ref(), value.span().start),
-            })
-            .collect();
-        entries.sort_by_key(|e| match e.place {
-            Place::Line(line) => line,
-            _ => 0,
-        });
-        Table { entries }
-    }
-
-    fn node(&self, value: &DeValue<'_>, offset: usize) -> Node {
-        let value = match value {
-            DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(n) => match i128::from_str_radix(n.as_str(), n.radix()) {
-                Ok(integer) => Value::Integer(integer),
-                Err(_) => Value::Float(f64::INFINITY),
-            },
-            DeValue::Float(x) => Value::Float(x.as_str().parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(b) => Value::Bool(*b),
-            DeValue::Datetime(date) => Value::Date(date.to_string()),
-            DeValue::Array(items) => Value::List(items.iter().map(|i| self.node(i.get_ref(), i.span().start)).collect()),
-            DeValue::Table(table) => Value::Table(self.table(table)),
-        };
-        Node { value, place: Place::Line(self.at(offset)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn toml_keeps_the_lines_of_keys_values_and_tables() {
-        let text =
-            "# first\n[[listener]]\naddress = 'a'\n\n[[listener]]\nlist = [\n  1,\n  2,\n]\n[proxy.limits]\nfields = 0x10\n";
-        let root = Node::of_toml(text).unwrap();
-        let root = root.table().unwrap();
-        let Value::List(listeners) = &root.get("listener").unwrap().node.value else { panic!("not a list") };
-        assert_eq!((&listeners[0].place, &listeners[1].place), (&Place::Line(2), &Place::Line(5)));
-        assert_eq!(listeners[0].table().unwrap().get("address").unwrap().place, Place::Line(3));
-        let Value::List(list) = &listeners[1].table().unwrap().get("list").unwrap().node.value else { panic!("not a list") };
-        assert_eq!(list[1], Node { value: Value::Integer(2), place: Place::Line(8) });
-        let limits = &root.get("proxy").unwrap().node.table().unwrap().get("limits").unwrap().node;
-        assert_eq!(limits.place, Place::Line(10));
-        assert_eq!(limits.table().unwrap().get("fields").unwrap().node.value, Value::Integer(16));
-    }
-
-    #[test]
-    fn every_mistake_of_the_syntax_has_its_line() {
-        let errors = Node::of_toml("a = 1\nb = \nc = 2\nc = 3\n").unwrap_err();
-        let lines: Vec<usize> = errors.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [2, 4], "{errors:?}");
-    }
 
     #[test]
     fn a_long_value_is_cut_between_characters() {

@@ -37,7 +37,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_reader_panic(text in r#"(\{?("(v|address|probe|until|hosts|tls|headers)":)?[\PC\[\]{},:"0-9-]{0,20}\}?){0,4}"#) {
         let value = text.as_bytes();
-        let _ = (parse_instance(value), parse_override(value), parse_policy(value));
+        let _ = (parse_instance(value), parse_foreign_instance(value), parse_override(value), parse_policy(value));
         let _ = parse_route(&RouteName::parse("r").unwrap(), value);
         let _ = parse_certificate(&CertificateName::parse("c").unwrap(), value);
     }

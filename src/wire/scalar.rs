@@ -54,7 +54,8 @@ where
             _ => None,
         };
         let Some(said) = said else {
-            return Err(format!("{} is not a number in {}..={}", node.shown(), range.start(), range.end()));
+            let kind = if matches!(node.value, Value::Float(_)) { "whole number" } else { "number" };
+            return Err(format!("{} is not a {kind} in {}..={}", node.shown(), range.start(), range.end()));
         };
         let within = T::try_from(said).ok().filter(|n| range.contains(n));
         within.ok_or_else(|| format!("{said} is not in {}..={}", range.start(), range.end()))
@@ -67,15 +68,14 @@ pub(crate) fn percent(node: &Node) -> Read<u8> {
 
 /// One of a few names.
 pub(crate) fn one_of<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> impl Fn(&Node) -> Read<T> {
-    let names: Vec<(&'static str, T)> = all.iter().map(|&t| (name(t), t)).collect();
     move |node| {
         let said = text(node)?;
-        if let Some((_, found)) = names.iter().find(|(name, _)| *name == said) {
+        if let Some(found) = all.iter().find(|t| name(**t) == said) {
             return Ok(*found);
         }
-        let meant = closest(said, names.iter().map(|(name, _)| *name)).map(|m| format!("; did you mean {m:?}?"));
-        let list = names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        Err(format!("{} is not one of {list}{}", quoted(said), meant.unwrap_or_default()))
+        let names: Vec<&str> = all.iter().map(|t| name(*t)).collect();
+        let meant = closest(said, names.iter().copied()).map(|meant| format!("; did you mean {meant:?}?"));
+        Err(format!("{} is not one of {}{}", quoted(said), names.join(", "), meant.unwrap_or_default()))
     }
 }
 
@@ -192,7 +192,8 @@ mod tests {
             (said(70000.into()), "70000 is not in 0..=65535"),
             (said((-1).into()), "-1 is not in 0..=65535"),
             (word_of("70000"), "70000 is not in 0..=65535"),
-            (said(1.5.into()), "1.5 is not a number in 0..=65535"),
+            (said(1.5.into()), "1.5 is not a whole number in 0..=65535"),
+            (said(7.0.into()), "7.0 is not a whole number in 0..=65535"),
             (said("7".into()), "\"7\" is not a number in 0..=65535"),
             (said(true.into()), "true is not a number in 0..=65535"),
             (word_of("four"), "\"four\" is not a number in 0..=65535"),

@@ -1,3 +1,50 @@
-//! Stories told to built programs and running services.
+//! The stories: what Pointsman does, told against the built binary with a real etcd.
 
+mod world;
+
+/// What the proxy says about itself.
+mod admin;
+/// How requests are shared among instances.
+mod balancing;
+/// Bodies of any size and shape.
+mod bodies;
+/// What operators type.
+mod commands;
+/// The whole thing on one machine.
+mod demo;
+/// What is written in the registry is what is served.
+mod discovery;
+/// No request fails because the registry changed.
+mod draining;
+/// What an instance is told of a request.
+mod forwarding;
+/// Slow and silent clients.
+mod patience;
+/// HTTP/1.1, HTTP/2, gRPC, WebSocket, events.
+mod protocols;
+/// Whatever happens to etcd, traffic goes on.
+mod registry_faults;
+/// What a new process knows from the one before it.
+mod restart;
+/// A dead instance is not a user's error.
+mod retries;
+/// Which request goes to which service.
+mod routing;
+/// Signals.
+mod shutdown;
+
+/// What `docs/getting-started.md` tells, told by the built binary.
+mod by_hand;
+/// The registry inside the process, beside a real etcd.
+mod embedded;
+/// An instance keeps itself registered; an operator changes the registry.
+mod register;
+/// The sample service by itself.
 mod sample;
+
+/// What the documents show is true.
+mod docs;
+/// The house: imports go down only.
+mod floors;
+/// What we depend on may be depended on.
+mod licences;

@@ -90,7 +90,7 @@ impl Cluster {
     async fn answers(&self, n: usize) {
         let (url, deadline) = (self.url(n), Instant::now() + Duration::from_secs(20));
         let is_ready = async || {
-            let Ok(mut client) = connect(&config(&[url.clone()]), &url).await else { return false };
+            let Ok(mut client) = connect(&config(std::slice::from_ref(&url)), &url).await else { return false };
             client.get("/none", None).await.is_ok()
         };
         while !is_ready().await {

@@ -1,0 +1,194 @@
+//! `/api/v1/explain`: what would become of a request that came now, and why. Nothing is sent anywhere.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
+use serde_json::{Value as Json, json};
+
+use super::query::Query;
+use super::reply::Refusal;
+use super::routes;
+use super::sources::Sources;
+use crate::catalog::Snapshot;
+use crate::model::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
+use crate::pool::{Instance, Service};
+use crate::routing::Question;
+
+pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> {
+    let asked = Asked::read(&Query::parse(query, &["method", "url", "header"])?, sources.plain_path)?;
+    let snapshot = sources.live.load_full();
+    let question =
+        Question { host: &asked.host, path: &asked.path, query: &asked.query, method: &asked.method, headers: &asked.fields };
+    let mut said = json!({
+        "revision": snapshot.revision,
+        "request": { "method": asked.method.as_str(), "host": asked.host, "path": asked.path, "query": asked.query },
+    });
+    let Some(route) = snapshot.routes.find(&question) else {
+        said["outcome"] = "no_route".into();
+        said["why"] = no_route(&snapshot, &asked.host).into();
+        return Ok(said);
+    };
+    said["route"] = routes::one(&snapshot, route);
+    said["why"] = why(&route.spec, &asked.host).into();
+    said["service"] = route.spec.service.as_str().into();
+    let service = snapshot.services.get(route.spec.service.as_str());
+    said["outcome"] = outcome(service.map(|s| &**s)).into();
+    if let Some(service) = service {
+        said["balance"] = service.policy.balance.as_str().into();
+        said["candidates"] = candidates(service);
+        said["others"] = others(service);
+        said["counts"] = json!({ "total": service.pool.all().len(), "candidates": service.pool.candidates().len() });
+    }
+    Ok(said)
+}
+
+/// The request in question.
+struct Asked {
+    method: Method,
+    /// Lower case, without port or final dot.
+    host: String,
+    path: String,
+    query: String,
+    fields: HeaderMap,
+}
+
+impl Asked {
+    fn read(query: &Query, plain_path: fn(&str) -> Result<String, String>) -> Result<Self, Refusal> {
+        let wrong = |message: String| Err(Refusal::Query(message));
+        let Ok(method) = query.get("method").filter(|m| !m.is_empty()).unwrap_or("GET").to_ascii_uppercase().parse() else {
+            return wrong("method: not a method".to_owned());
+        };
+        let Some(url) = query.get("url") else {
+            return wrong("url is missing; an example is ?method=GET&url=http://shop.example/api".to_owned());
+        };
+        let Ok(uri) = url.parse::<Uri>() else {
+            return wrong(format!("url: {url:?} is not a URL; an example is http://shop.example/api?x=1"));
+        };
+        let mut fields = HeaderMap::new();
+        for said in query.all("header") {
+            let field = said.split_once(':').and_then(|(name, value)| {
+                let name = HeaderName::try_from(name.trim()).ok()?;
+                Some((name, HeaderValue::try_from(value.trim()).ok()?))
+            });
+            let Some((name, value)) = field else {
+                return wrong(format!("header: {said:?} is not `Name: value`"));
+            };
+            fields.append(name, value);
+        }
+        // Of the two the target wins, as on the wire.
+        let named = fields.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let host = uri.authority().map(|a| a.as_str()).or(named).map(bare_host).unwrap_or_default();
+        let path = if uri.path().is_empty() { "/" } else { uri.path() };
+        match plain_path(path) {
+            Ok(path) => Ok(Self { method, host, path, query: uri.query().unwrap_or_default().to_owned(), fields }),
+            Err(reason) => wrong(format!("url: the proxy would answer 400: {reason}")),
+        }
+    }
+}
+
+fn bare_host(authority: &str) -> String {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() => name,
+        _ => host,
+    };
+    without_port.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn outcome(service: Option<&Service>) -> &'static str {
+    match service {
+        None => "no_instances",
+        Some(service) if service.pool.candidates().len() > 0 => "forward",
+        Some(service) if service.pool.all().iter().any(|i| i.standing.addr.is_none() && i.standing.weight > 0) => "none_healthy",
+        Some(_) => "no_instances",
+    }
+}
+
+fn no_route(snapshot: &Snapshot, host: &str) -> String {
+    let routes = snapshot.routes.routes();
+    let of_host = routes.iter().filter(|route| host_match(&route.spec, host).is_some()).count();
+    match (routes.len(), of_host) {
+        (0, _) => "there are no routes".to_owned(),
+        (_, 0) => format!("no route is for the host {host:?} or for any host"),
+        (_, n) => {
+            format!("{n} routes are for the host {host:?}, but none of them for this path with this method, headers and query")
+        }
+    }
+}
+
+/// What of the route the request met, in the order in which routes are preferred.
+fn why(spec: &RouteSpec, host: &str) -> Vec<String> {
+    let mut why = Vec::new();
+    if spec.priority != 0 {
+        why.push(format!("its priority is {}", spec.priority));
+    }
+    why.push(match host_match(spec, host) {
+        Some(HostMatch::Exact) => format!("it names the host {host}"),
+        Some(HostMatch::Wildcard(pattern)) => format!("{host} is below {pattern}"),
+        Some(HostMatch::Any) | None => "it is for any host".to_owned(),
+    });
+    why.push(match &spec.path {
+        PathMatch::Any => "it is for any path".to_owned(),
+        PathMatch::Exact(path) => format!("it names the path {path}"),
+        PathMatch::Prefix(prefix) => format!("the path begins with {prefix}"),
+        PathMatch::Regex(regex) => format!("the path matches {regex}"),
+    });
+    if !spec.methods.is_empty() {
+        let methods: Vec<&str> = spec.methods.iter().map(Method::as_str).collect();
+        why.push(format!("the method is one of {}", methods.join(", ")));
+    }
+    why.extend(spec.headers.iter().map(|field| condition("header", field)));
+    why.extend(spec.query.iter().map(|field| condition("query parameter", field)));
+    why
+}
+
+enum HostMatch<'a> {
+    Exact,
+    /// The longest that fits.
+    Wildcard(&'a HostPattern),
+    Any,
+}
+
+fn host_match<'a>(spec: &'a RouteSpec, host: &str) -> Option<HostMatch<'a>> {
+    if spec.hosts.is_empty() {
+        return Some(HostMatch::Any);
+    }
+    if spec.hosts.iter().any(|pattern| matches!(pattern, HostPattern::Exact(name) if **name == *host)) {
+        return Some(HostMatch::Exact);
+    }
+    let fits = |pattern: &&HostPattern| matches!(pattern, HostPattern::Suffix(suffix) if host.ends_with(&**suffix));
+    let length = |pattern: &&HostPattern| match pattern {
+        HostPattern::Exact(name) | HostPattern::Suffix(name) => name.len(),
+    };
+    spec.hosts.iter().filter(fits).max_by_key(length).map(HostMatch::Wildcard)
+}
+
+fn condition(what: &str, field: &FieldMatch) -> String {
+    match &field.value {
+        ValueMatch::Present => format!("the {what} {} is there", field.name),
+        ValueMatch::Exact(value) => format!("the {what} {} is {value}", field.name),
+        ValueMatch::Regex(regex) => format!("the {what} {} matches {regex}", field.name),
+    }
+}
+
+fn candidates(service: &Service) -> Json {
+    let candidates = service.pool.candidates();
+    let total: u64 = candidates.clone().map(|i| u64::from(i.standing.weight)).sum();
+    let one = |i: &Instance| {
+        json!({
+            "id": i.id.as_str(),
+            "address": i.spec.address.to_string(),
+            "weight": i.standing.weight,
+            "share_percent": (f64::from(i.standing.weight) * 1e4 / total.max(1) as f64).round() / 1e2,
+            "in_flight": i.state.in_flight(),
+        })
+    };
+    candidates.take(LISTED_MAX).map(|i| one(i)).collect()
+}
+
+fn others(service: &Service) -> Json {
+    let one = |i: &Instance| json!({ "id": i.id.as_str(), "address": i.spec.address.to_string(), "reason": i.reason() });
+    service.pool.all().iter().filter(|i| !i.takes_traffic()).take(LISTED_MAX).map(|i| one(i)).collect()
+}
+
+/// Of each list; `counts` has the whole numbers. More than anybody reads, and small enough to be written at once.
+const LISTED_MAX: usize = 1000;

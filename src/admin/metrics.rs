@@ -1,0 +1,171 @@
+//! `/metrics`: one walk over the snapshot in force per family, since a family may not be told in two parts.
+
+use std::sync::Arc;
+
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue};
+
+use super::body::{Body, Gone, Outlet, PIECE_SIZE};
+use super::services::by_name;
+use super::sources::{ProxyReading, RegistryReading, Sources};
+use super::{Reply, reply};
+use crate::catalog::Snapshot;
+use crate::model::Lifecycle;
+use crate::pool::{Histogram, Instance, Service};
+use crate::telemetry::{Exposition, Format, ProcessReading, families};
+
+pub fn metrics(sources: Arc<Sources>, fields: &HeaderMap) -> Reply {
+    let accept = fields.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let body = Body::in_pieces(|out| async move { tell(&sources, format, &out).await });
+    let mut reply = reply::reply(format.content_type(), body);
+    reply.headers_mut().insert(http::header::VARY, HeaderValue::from_static("accept"));
+    reply
+}
+
+async fn tell(sources: &Sources, format: Format, out: &Outlet) -> Result<(), Gone> {
+    let snapshot = sources.live.load_full();
+    let mut text = Exposition::new(format, &families::BUILD_INFO);
+    text.sample(&[sources.version, sources.revision], 1);
+    let proxy = (sources.proxy)();
+    requests(&snapshot, &proxy, &mut text);
+    pass(&mut text, out).await?;
+    services(&snapshot, &mut text, out).await?;
+    proxy_gauges(&proxy, &mut text);
+    registry(sources, &snapshot, &(sources.registry)(), &mut text);
+    // It reads a directory with an entry for each connection.
+    if let Ok(process) = tokio::task::spawn_blocking(ProcessReading::take).await {
+        process.tell(sources.started_at, &mut text);
+    }
+    text.end();
+    out.send(text.take()).await
+}
+
+/// Sends what is enough for a piece, and gives way to others now and then.
+async fn pass(text: &mut Exposition, out: &Outlet) -> Result<(), Gone> {
+    tokio::task::coop::consume_budget().await;
+    if text.len() < PIECE_SIZE { Ok(()) } else { out.send(text.take()).await }
+}
+
+fn requests(snapshot: &Snapshot, proxy: &ProxyReading, text: &mut Exposition) {
+    text.family(&families::HTTP_REQUESTS);
+    for route in snapshot.routes.routes() {
+        classes(&[route.spec.service.as_str(), route.spec.name.as_str()], &route.stats.by_class(), text);
+    }
+    classes(&["", ""], &proxy.unrouted, text);
+}
+
+/// Nothing of what was never used. Once it was, the usual classes are all there, so that a rate sees their first one.
+fn classes([service, route]: &[&str; 2], by_class: &[u64; 6], text: &mut Exposition) {
+    if by_class.iter().all(|n| *n == 0) {
+        return;
+    }
+    for (class, n) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(by_class) {
+        if *n > 0 || !matches!(class, "none" | "1xx") {
+            text.sample(&[service, route, class], n);
+        }
+    }
+}
+
+async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> Result<(), Gone> {
+    let services = by_name(snapshot);
+    text.family(&families::HTTP_REQUEST_SECONDS);
+    for service in &services {
+        durations(service, &service.stats.requests, text);
+        pass(text, out).await?;
+    }
+    text.family(&families::UPSTREAM_SECONDS);
+    for service in &services {
+        durations(service, &service.stats.attempts, text);
+        pass(text, out).await?;
+    }
+    let instances = || services.iter().flat_map(|service| service.pool.all());
+    text.family(&families::UPSTREAM_REQUESTS);
+    for instance in instances() {
+        if is_tried(instance) {
+            for (outcome, n) in instance.state.outcomes() {
+                text.sample(&[instance.service.as_str(), instance.id.as_str(), outcome.as_str()], n);
+            }
+        }
+        pass(text, out).await?;
+    }
+    text.family(&families::UPSTREAM_IN_FLIGHT);
+    for instance in instances() {
+        if is_tried(instance) {
+            text.sample(&[instance.service.as_str(), instance.id.as_str()], instance.state.in_flight());
+        }
+        pass(text, out).await?;
+    }
+    text.family(&families::RETRIES);
+    for service in services.iter().filter(|s| s.stats.attempts.read().count() > 0) {
+        for (cause, n) in service.stats.retries() {
+            text.sample(&[service.name.as_str(), cause], n);
+        }
+        pass(text, out).await?;
+    }
+    text.family(&families::RETRIES_DENIED);
+    for service in services.iter().filter(|s| s.stats.attempts.read().count() > 0) {
+        let denied = service.stats.retries_denied.load(std::sync::atomic::Ordering::Relaxed);
+        text.sample(&[service.name.as_str()], denied);
+        pass(text, out).await?;
+    }
+    text.family(&families::INSTANCES);
+    for service in &services {
+        for state in Lifecycle::ALL {
+            let n = service.pool.all().iter().filter(|i| i.standing.lifecycle == state).count();
+            text.sample(&[service.name.as_str(), state.as_str()], n);
+        }
+        pass(text, out).await?;
+    }
+    Ok(())
+}
+
+fn durations(service: &Service, histogram: &Histogram, text: &mut Exposition) {
+    let reading = histogram.read();
+    if reading.count() > 0 {
+        text.histogram(&[service.name.as_str()], &reading);
+    }
+}
+
+/// Most of a large registry is idle on any one proxy.
+fn is_tried(instance: &Instance) -> bool {
+    instance.state.in_flight() > 0 || instance.state.outcomes().any(|(_, n)| n > 0)
+}
+
+fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
+    text.family(&families::CONNECTIONS);
+    for (listener, n) in &proxy.connections {
+        text.sample(&[&listener.to_string()], n);
+    }
+    text.family(&families::BYTES);
+    text.sample(&["in"], proxy.received_bytes);
+    text.sample(&["out"], proxy.sent_bytes);
+    text.family(&families::DRAINS_ACTIVE);
+    text.sample(&[], proxy.drains_active);
+    text.family(&families::DRAIN_FORCED_CLOSES);
+    text.sample(&[], proxy.drain_forced_closes);
+}
+
+fn registry(sources: &Sources, snapshot: &Snapshot, reading: &RegistryReading, text: &mut Exposition) {
+    text.family(&families::REGISTRY_CONNECTED);
+    text.sample(&[], u8::from(reading.connected));
+    text.family(&families::REGISTRY_APPLIED_REVISION);
+    text.sample(&[], snapshot.revision);
+    if let Some(age) = reading.last_event_age {
+        text.family(&families::REGISTRY_LAST_EVENT_AGE);
+        text.sample(&[], age.as_secs_f64());
+    }
+    text.family(&families::REGISTRY_APPLY_SECONDS);
+    text.histogram(&[], &sources.timings.apply.read());
+    text.family(&families::REGISTRY_PROPAGATION_SECONDS);
+    text.histogram(&[], &sources.timings.propagation.read());
+    text.family(&families::REGISTRY_EVENTS);
+    text.sample(&["put"], reading.n_puts);
+    text.sample(&["delete"], reading.n_deletes);
+    text.family(&families::REGISTRY_REJECTED_RECORDS);
+    text.sample(&[], reading.n_rejected);
+    text.family(&families::REGISTRY_RELISTS);
+    for (reason, n) in &reading.relists {
+        text.sample(&[reason], n);
+    }
+}

@@ -1,0 +1,209 @@
+//! `/api/v1/services`: a line for each service; `/api/v1/services/NAME`: one service with all of its instances.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::Reply;
+use super::body::{Body, Gone, Outlet};
+use super::reply::{JSON, Refusal, reply};
+use crate::catalog::Snapshot;
+use crate::model::{Lifecycle, Origin};
+use crate::pool::{Histogram, Instance, Service};
+use crate::wire::policy_json;
+
+pub fn list(snapshot: Arc<Snapshot>) -> Reply {
+    reply(JSON, Body::in_pieces(|out| async move { tell_all(&snapshot, &out).await }))
+}
+
+pub fn one(snapshot: &Snapshot, name: &str) -> Result<Reply, Refusal> {
+    let service = snapshot.services.get(name).cloned().ok_or_else(|| Refusal::NoService { name: name.to_owned() })?;
+    let revision = snapshot.revision;
+    Ok(reply(JSON, Body::in_pieces(move |out| async move { tell_one(revision, &service, &out).await })))
+}
+
+async fn tell_all(snapshot: &Snapshot, out: &Outlet) -> Result<(), Gone> {
+    let mut text = format!("{{\"revision\":{},\"services\":[", snapshot.revision);
+    for (n, service) in by_name(snapshot).into_iter().enumerate() {
+        text.push_str(if n == 0 { "\n" } else { ",\n" });
+        text.push_str(&text_of(&Summary::of(service)));
+        out.pass(&mut text).await?;
+    }
+    text.push_str("\n]}\n");
+    out.send(text).await
+}
+
+async fn tell_one(revision: u64, service: &Service, out: &Outlet) -> Result<(), Gone> {
+    let summary = text_of(&Summary::of(service));
+    // What follows stands inside the same object.
+    let open = summary.strip_suffix('}').unwrap_or(&summary);
+    let policy = policy_json(&service.policy);
+    let mut text = format!("{open},\"revision\":{revision},\"policy\":{policy},\"instances\":[");
+    for (n, instance) in service.pool.all().iter().enumerate() {
+        text.push_str(if n == 0 { "\n" } else { ",\n" });
+        text.push_str(&text_of(&InstanceView::of(instance)));
+        out.pass(&mut text).await?;
+    }
+    text.push_str("\n]}\n");
+    out.send(text).await
+}
+
+pub fn by_name(snapshot: &Snapshot) -> Vec<&Arc<Service>> {
+    let mut services: Vec<&Arc<Service>> = snapshot.services.iter().map(|(_, service)| service).collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+/// What is the same in the list and in the service's own answer.
+#[derive(Serialize)]
+struct Summary<'a> {
+    name: &'a str,
+    balance: &'static str,
+    counts: Counts,
+    in_flight: u64,
+    requests: u64,
+    /// Attempts that failed.
+    failures: u64,
+    refused: u64,
+    retries: u64,
+    retries_denied: u64,
+    latency_ms: Latency,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    total: usize,
+    eligible: usize,
+    ready: usize,
+    draining: usize,
+    maintenance: usize,
+}
+
+#[derive(Serialize)]
+struct InstanceView<'a> {
+    id: &'a str,
+    address: String,
+    resolved: Option<SocketAddr>,
+    weight: u16,
+    state: &'static str,
+    probe: &'static str,
+    passive: &'static str,
+    eligible: bool,
+    reason: Option<&'static str>,
+    in_flight: u32,
+    requests: u64,
+    failures: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+    latency_ms: Latency,
+    since: String,
+    origin: &'static str,
+    overridden: bool,
+    revision: u64,
+    protocol: &'static str,
+    tier: u8,
+    zone: Option<&'a str>,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+/// `null` before anything was measured.
+#[derive(Serialize)]
+struct Latency {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl<'a> Summary<'a> {
+    fn of(service: &'a Service) -> Self {
+        let (instances, stats) = (service.pool.all(), &service.stats);
+        let n_in = |state| instances.iter().filter(|i| i.standing.lifecycle == state).count();
+        Self {
+            name: service.name.as_str(),
+            balance: service.policy.balance.as_str(),
+            counts: Counts {
+                total: instances.len(),
+                eligible: service.pool.candidates().len(),
+                ready: n_in(Lifecycle::Ready),
+                draining: n_in(Lifecycle::Draining),
+                maintenance: n_in(Lifecycle::Maintenance),
+            },
+            in_flight: instances.iter().map(|i| u64::from(i.state.in_flight())).sum(),
+            requests: stats.requests.read().count(),
+            failures: instances.iter().map(|i| attempts(i).1).sum(),
+            refused: stats.refused.load(Ordering::Relaxed),
+            retries: stats.retries().map(|(_, n)| n).sum(),
+            retries_denied: stats.retries_denied.load(Ordering::Relaxed),
+            latency_ms: Latency::of(Some(&stats.requests)),
+        }
+    }
+}
+
+impl<'a> InstanceView<'a> {
+    fn of(instance: &'a Instance) -> Self {
+        let Instance { id, origin, spec, standing, state, .. } = instance;
+        let (requests, failures) = attempts(instance);
+        Self {
+            id: id.as_str(),
+            address: spec.address.to_string(),
+            resolved: standing.addr,
+            weight: standing.weight,
+            state: standing.lifecycle.as_str(),
+            // Nothing probes and nothing ejects yet: all that is declared ready is used.
+            probe: "unknown",
+            passive: "ok",
+            eligible: instance.takes_traffic(),
+            reason: instance.reason(),
+            in_flight: state.in_flight(),
+            requests,
+            failures,
+            outcomes: state.outcomes().filter(|(_, n)| *n > 0).map(|(outcome, n)| (outcome.as_str(), n)).collect(),
+            latency_ms: Latency::of(state.latency()),
+            since: moment(state.since),
+            origin: origin_word(*origin),
+            overridden: standing.overridden,
+            revision: standing.revision,
+            protocol: spec.protocol.as_str(),
+            tier: spec.tier,
+            zone: spec.zone.as_deref(),
+            metadata: &spec.metadata,
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: Option<&Histogram>) -> Self {
+        let reading = histogram.map(Histogram::read);
+        let quantile = |share| {
+            let took = reading.as_ref()?.quantile(share)?;
+            Some((took.as_secs_f64() * 1e6).round() / 1e3)
+        };
+        Self { p50: quantile(0.5), p99: quantile(0.99) }
+    }
+}
+
+/// All that ended, and those of them that failed.
+fn attempts(instance: &Instance) -> (u64, u64) {
+    instance
+        .state
+        .outcomes()
+        .fold((0, 0), |(all, failed), (outcome, n)| (all + n, failed + if outcome.is_failure() { n } else { 0 }))
+}
+
+/// Our own views have no maps with other keys than text, so this cannot fail.
+fn text_of(view: &impl Serialize) -> String {
+    serde_json::to_string(view).unwrap_or_default()
+}
+
+pub fn moment(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+pub fn origin_word(origin: Origin) -> &'static str {
+    match origin {
+        Origin::File => "file",
+        Origin::Registry => "registry",
+    }
+}

@@ -1,0 +1,90 @@
+//! What the admin endpoint reads. Everything is handed in, and nothing can be changed through it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::catalog::{History, Live};
+use crate::pool::Histogram;
+
+pub struct Sources {
+    pub live: Arc<Live>,
+    pub history: Arc<History>,
+    pub timings: Arc<RegistryTimings>,
+    pub registry: Reading<RegistryReading>,
+    pub proxy: Reading<ProxyReading>,
+    /// Turns true when the process has begun to end: from then on it is not ready.
+    pub leaving: watch::Receiver<bool>,
+    /// How the proxy reads the path of a request before it is routed; `Err` says why it would be refused.
+    pub plain_path: fn(&str) -> Result<String, String>,
+    pub version: &'static str,
+    /// The source's commit; empty when it was not known at build time.
+    pub revision: &'static str,
+    pub started_at: SystemTime,
+}
+
+/// Takes a reading at the moment it is asked for; it must not wait.
+pub type Reading<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// How long changes take. Written where they are applied.
+#[derive(Debug, Default)]
+pub struct RegistryTimings {
+    /// From taking events to the snapshot that holds them.
+    pub apply: Histogram,
+    /// From receiving a change to the snapshot that holds it.
+    pub propagation: Histogram,
+}
+
+/// The registry at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryReading {
+    /// `etcd` or `embedded`.
+    pub kind: &'static str,
+    pub connected: bool,
+    /// Whose answers we follow, or followed last.
+    pub endpoint: Option<String>,
+    /// Why there is no connection, in words.
+    pub trouble: Option<String>,
+    /// Where the declarations in force came from: `registry` or `snapshot`; `None` while there are none.
+    pub source: Option<&'static str>,
+    /// What is in force is not known to be current.
+    pub stale: bool,
+    pub n_keys: u64,
+    pub last_event_age: Option<Duration>,
+    pub last_answer_age: Option<Duration>,
+    pub n_rejected: usize,
+    /// The first of them, bounded by who takes the reading.
+    pub rejected: Vec<RejectedRecord>,
+    pub n_puts: u64,
+    pub n_deletes: u64,
+    pub n_warnings: u64,
+    pub n_drifts: u64,
+    /// By reason.
+    pub relists: Vec<(&'static str, u64)>,
+}
+
+/// A record whose present value cannot be used.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RejectedRecord {
+    pub key: String,
+    pub revision: u64,
+    pub reason: String,
+    /// The revision whose value stays in force.
+    pub keeping: Option<u64>,
+}
+
+/// What the proxy counts by itself, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct ProxyReading {
+    /// Open client connections by listener.
+    pub connections: Vec<(SocketAddr, u64)>,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Requests that met no route, by class of status as in `RouteStats`.
+    pub unrouted: [u64; 6],
+    pub drains_active: u64,
+    /// Connections to instances that were cut because the time of a drain was over.
+    pub drain_forced_closes: u64,
+}

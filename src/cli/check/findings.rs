@@ -1,0 +1,213 @@
+//! What can be found: records that cannot be read, and records that contradict or miss each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::{Config, Problems};
+use crate::model::{Address, InstanceId, ServiceName};
+use crate::registry::{Entry, Key, KeyError, Record};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub weight: Weight,
+    /// Where in the registry, if it is about a record.
+    pub key: Option<String>,
+    pub revision: Option<u64>,
+    /// With its file and line, or its key and revision.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Something is not as its writer meant it.
+    Problem,
+    /// Odd, but it may be meant.
+    Warning,
+}
+
+pub fn in_configuration(loaded: &Result<(Config, Problems), Problems>) -> Vec<Finding> {
+    let (problems, weight) = match loaded {
+        Ok((_, warnings)) => (warnings, Weight::Warning),
+        Err(problems) => (problems, Weight::Problem),
+    };
+    problems.lines().map(|text| Finding { weight, key: None, revision: None, text }).collect()
+}
+
+/// `config`: what the file declares, if it can be read; routes and services of both may name each other.
+pub fn in_registry(entries: &[Entry], config: Option<&Config>) -> Vec<Finding> {
+    let mut declared = Declared::default();
+    let mut found = Vec::new();
+    for entry in entries {
+        let key = match &entry.key {
+            Ok(key) => key,
+            // A newer writer may know more kinds of records.
+            Err(error @ KeyError::Kind) => {
+                found.push(about(entry, Weight::Warning, error.to_string()));
+                continue;
+            }
+            Err(error) => {
+                found.push(about(entry, Weight::Problem, error.to_string()));
+                continue;
+            }
+        };
+        match Record::read(key, &entry.value) {
+            Ok(parsed) => {
+                found.extend(parsed.warnings.iter().map(|warning| about(entry, Weight::Warning, warning.to_string())));
+                declared.note(key, &parsed.value, entry);
+            }
+            Err(problems) => {
+                found.extend(problems.iter().map(|problem| about(entry, Weight::Problem, problem.to_string())));
+                declared.note_unreadable(key);
+            }
+        }
+    }
+    if let Some(config) = config {
+        declared.services.extend(config.services.keys().cloned());
+        let fixed = config.services.iter().flat_map(|(service, declared)| declared.instances.keys().map(move |id| (service, id)));
+        declared.ids.extend(fixed.map(|(service, id)| (service.clone(), id.clone())));
+        for route in config.routes.iter().filter(|route| !declared.services.contains(&route.service)) {
+            let text = format!("the file's route {}: {}", route.name, no_service(&route.service));
+            found.push(Finding { weight: Weight::Problem, key: None, revision: None, text });
+        }
+    }
+    found.extend(declared.contradictions());
+    found
+}
+
+/// What the readable records say.
+#[derive(Default)]
+struct Declared<'a> {
+    services: BTreeSet<ServiceName>,
+    ids: BTreeSet<(ServiceName, InstanceId)>,
+    addresses: BTreeMap<(ServiceName, Address), Vec<&'a Entry>>,
+    routes: Vec<(ServiceName, &'a Entry)>,
+    overrides: Vec<(ServiceName, InstanceId, &'a Entry)>,
+}
+
+impl<'a> Declared<'a> {
+    fn note(&mut self, key: &Key, record: &Record, entry: &'a Entry) {
+        match (key, record) {
+            (Key::Instance { service, id }, Record::Instance(spec)) => {
+                self.services.insert(service.clone());
+                self.ids.insert((service.clone(), id.clone()));
+                self.addresses.entry((service.clone(), spec.address.clone())).or_default().push(entry);
+            }
+            (Key::Policy(service), _) => {
+                self.services.insert(service.clone());
+            }
+            (Key::Override { service, id }, _) => self.overrides.push((service.clone(), id.clone(), entry)),
+            (_, Record::Route(route)) => self.routes.push((route.service.clone(), entry)),
+            _ => {}
+        }
+    }
+
+    /// It is there, and its own problem is told; it must not make another of those that name it.
+    fn note_unreadable(&mut self, key: &Key) {
+        match key {
+            Key::Instance { service, id } => {
+                self.services.insert(service.clone());
+                self.ids.insert((service.clone(), id.clone()));
+            }
+            Key::Policy(service) => {
+                self.services.insert(service.clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn contradictions(&self) -> Vec<Finding> {
+        let routes = self.routes.iter().filter(|(service, _)| !self.services.contains(service));
+        let routes = routes.map(|(service, entry)| about(entry, Weight::Problem, no_service(service)));
+        let twins = self.addresses.iter().flat_map(|((_, address), entries)| {
+            entries.iter().skip(1).map(move |entry| {
+                let first = &entries[0].raw_key;
+                about(entry, Weight::Problem, format!("{address} is also the address of {first}, so it gets the traffic of two"))
+            })
+        });
+        let overrides = self.overrides.iter().filter(|(service, id, _)| !self.ids.contains(&(service.clone(), id.clone())));
+        let overrides = overrides.map(|(service, id, entry)| {
+            about(entry, Weight::Warning, format!("there is no instance {service}/{id}; it will hold once there is"))
+        });
+        routes.chain(twins).chain(overrides).collect()
+    }
+}
+
+fn no_service(service: &ServiceName) -> String {
+    format!("there is no service {service}; its requests are answered with 503")
+}
+
+fn about(entry: &Entry, weight: Weight, message: String) -> Finding {
+    let text = format!("{} (revision {}): {message}", entry.raw_key, entry.revision);
+    Finding { weight, key: Some(entry.raw_key.clone()), revision: Some(entry.revision), text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Prefix;
+
+    /// Records as `key value` → what is found, weights first.
+    fn check(records: &[(&str, &str)], expected: &[(Weight, &str)]) {
+        let prefix = Prefix::new("/p");
+        let entries: Vec<Entry> = (1..)
+            .zip(records)
+            .map(|(revision, (key, value))| {
+                let raw_key = format!("/p{key}");
+                let key = prefix.parse(raw_key.as_bytes());
+                Entry { raw_key, key, value: value.as_bytes().to_vec(), revision, leased: false }
+            })
+            .collect();
+        let found = in_registry(&entries, None);
+        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(found.len(), expected.len(), "{texts:#?}");
+        for (finding, (weight, part)) in found.iter().zip(expected) {
+            assert!(finding.weight == *weight && finding.text.contains(part), "{part:?} is not in {:?}", finding.text);
+        }
+    }
+
+    #[test]
+    fn a_registry_in_order_has_nothing_to_find() {
+        let records = [
+            ("/meta", r#"{"schema":1,"epoch":"x"}"#),
+            ("/instances/orders/a1", "10.0.0.1:80"),
+            ("/instances/orders/a2", "10.0.0.2:80"),
+            ("/instances/cart/a1", "10.0.0.1:80"),
+            ("/overrides/orders/a1", r#"{"state":"draining"}"#),
+            ("/routes/shop", r#"{"service":"orders"}"#),
+        ];
+        check(&records, &[]);
+    }
+
+    #[test]
+    fn every_problem_of_every_record_is_found() {
+        let records = [
+            ("/instances/orders/a1", r#"{"address":"x","weight":70000}"#),
+            ("/instances/orders", "10.0.0.1:80"),
+            ("/novelties/x", "1"),
+            ("/routes/shop", r#"{"service":"orders","new_field":1}"#),
+        ];
+        let expected = [
+            (Weight::Problem, "/p/instances/orders/a1 (revision 1): address"),
+            (Weight::Problem, "/p/instances/orders/a1 (revision 1): weight"),
+            (Weight::Problem, "/p/instances/orders (revision 2)"),
+            (Weight::Warning, "/p/novelties/x (revision 3)"),
+            (Weight::Warning, "new_field"),
+        ];
+        check(&records, &expected);
+    }
+
+    #[test]
+    fn records_that_miss_or_contradict_each_other_are_found() {
+        let records = [
+            ("/instances/orders/a1", "10.0.0.1:80"),
+            ("/instances/orders/a2", r#"{"address":"10.0.0.1:80"}"#),
+            ("/overrides/orders/a3", r#"{"weight":0}"#),
+            ("/routes/shop", r#"{"service":"order"}"#),
+        ];
+        let expected = [
+            (Weight::Problem, "/p/routes/shop (revision 4): there is no service order;"),
+            (Weight::Problem, "/p/instances/orders/a2 (revision 2): 10.0.0.1:80 is also the address of /p/instances/orders/a1"),
+            (Weight::Warning, "/p/overrides/orders/a3 (revision 3): there is no instance orders/a3"),
+        ];
+        check(&records, &expected);
+    }
+}

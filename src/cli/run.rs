@@ -1,0 +1,36 @@
+//! `pointsman run`: the proxy.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::global::Global;
+use crate::app;
+use crate::config::load;
+use crate::telemetry::init_tracing;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every setting can come from the file, from a POINTSMAN_… variable or from a flag; the later wins.
+
+Examples:
+  pointsman run
+  pointsman run --etcd http://127.0.0.1:2379
+  pointsman run --config pointsman.toml --listen 0.0.0.0:80 --listen '[::]:80'")]
+pub struct RunArgs {
+    /// Where to take requests; several times for several addresses [default: 0.0.0.0:8080] [env: POINTSMAN_LISTEN=]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+}
+
+impl RunArgs {
+    pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
+        let config = global.config(&self.listen)?;
+        init_tracing(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+        let layers = global.layers(&self.listen);
+        let reload = move || load(&layers).map(|(config, _)| config).map_err(|problems| problems.to_string());
+        app::run(config, Box::new(reload), |_| ()).map_err(|error| Failure::Start(Box::new(error)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

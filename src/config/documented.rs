@@ -1,0 +1,93 @@
+//! `docs/configuration.md` and the example file against the code: every key that is read stands there, nothing else
+//! does, and each default that is printed there is the code's.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::wire::documented::{STRANGER, known, rows};
+
+use super::*;
+
+fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pointsman.toml");
+    std::fs::write(&file, text).unwrap();
+    let variables = vec![("HOME".to_owned(), "/home/me".to_owned())];
+    (directory, Layers { file: Some(file), variables, flags: Flags::default() })
+}
+
+/// The sections of the manual, with the headings it gives them.
+const SECTIONS: [&str; 10] = [
+    "[[listener]]",
+    "[registry]",
+    "[admin]",
+    "[proxy]",
+    "[proxy.limits]",
+    "[proxy.shutdown]",
+    "[log]",
+    "[log.access]",
+    "[[route]]",
+    "[[service]]",
+];
+
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let mut file = String::new();
+    for section in SECTIONS {
+        let needed = match section {
+            "[[listener]]" => "address = '127.0.0.1:0'\n",
+            "[[route]]" => "service = 'a'\n",
+            "[[service]]" => "name = 'a'\n",
+            _ => "",
+        };
+        file.push_str(&format!("{section}\n{needed}'{STRANGER}' = 1\n"));
+    }
+    let (_directory, layers) = layers_of(&file);
+    // A route and a service have the fields of the registry too; those are documented there.
+    let of_the_registry = |path: &str| {
+        let below =
+            path.strip_prefix("route.").map(|p| (p, "name")).or(path.strip_prefix("service.").map(|p| (p, "name instances")));
+        below.is_some_and(|(key, own)| !own.split(' ').any(|o| o == key))
+    };
+    let found = known(&load(&layers).unwrap_err().list).into_iter().map(|path| path.replace("[0]", ""));
+    let found: BTreeSet<String> = found.filter(|path| !of_the_registry(path)).collect();
+    let path_of = |section: &str, key: &str| format!("{}.{key}", section.trim_matches(['[', ']']));
+    let documented: BTreeSet<String> = rows(MANUAL).iter().map(|row| path_of(&row.section, &row.key)).collect();
+    assert_eq!(found, documented);
+}
+
+#[test]
+fn every_default_in_the_manual_is_the_one_of_the_code() {
+    let mut file = String::new();
+    for section in SECTIONS {
+        let said: Vec<String> = rows(MANUAL)
+            .into_iter()
+            .filter(|row| row.section == section)
+            .filter_map(|row| Some(format!("{} = {}\n", row.key, row.default?)))
+            .collect();
+        if !said.is_empty() {
+            file.push_str(&format!("{section}\n{}", said.concat()));
+        }
+    }
+    assert!(file.lines().count() > 25, "the manual's tables were read: {file}");
+    let (_directory, layers) = layers_of(&file);
+    let (config, warnings) = load(&layers).unwrap_or_else(|problems| panic!("{problems}\n{file}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!(config, load(&layers_of("").1).unwrap_or_else(|problems| panic!("{problems}")).0);
+}
+
+#[test]
+fn the_examples_load_without_a_word() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pointsman.example.toml");
+    let (config, warnings) =
+        load(&Layers { file: Some(example), ..Layers::default() }).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!((config.listeners.len(), config.routes.len(), config.services.len()), (2, 2, 2));
+
+    let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    let (_directory, layers) = layers_of(&blocks.concat());
+    assert!(load(&layers).is_ok_and(|(_, warnings)| warnings.is_empty()));
+}
+
+const MANUAL: &str = include_str!("../../docs/configuration.md");

@@ -1,0 +1,121 @@
+//! Every metric there is: name, kind, labels, and what it says. Their public reference is `docs/metrics.md`.
+
+/// One metric family. The unit is the end of its name, as everywhere in Prometheus.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The name ends in `_total`.
+    Counter,
+    Gauge,
+    /// Of durations; the name ends in `_seconds`.
+    Histogram,
+    /// Always 1, what it says is in its labels; the name ends in `_info`.
+    Info,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub const $id: Family = Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        /// In the order in which they are shown.
+        pub const ALL: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    BUILD_INFO = Info "pointsman_build_info" ["version", "revision"]
+        "The program that runs.";
+    HTTP_REQUESTS = Counter "pointsman_http_requests_total" ["service", "route", "code_class"]
+        "Finished requests by the class of the status sent to the client.";
+    HTTP_REQUEST_SECONDS = Histogram "pointsman_http_request_seconds" ["service"]
+        "Whole requests, as the client saw them.";
+    UPSTREAM_REQUESTS = Counter "pointsman_upstream_requests_total" ["service", "instance", "outcome"]
+        "Finished attempts by how they ended.";
+    UPSTREAM_SECONDS = Histogram "pointsman_upstream_seconds" ["service"]
+        "Attempts, from choosing the instance to the head of its response.";
+    UPSTREAM_IN_FLIGHT = Gauge "pointsman_upstream_in_flight" ["service", "instance"]
+        "Requests that an instance is working on.";
+    RETRIES = Counter "pointsman_retries_total" ["service", "cause"]
+        "Further attempts by why they were needed.";
+    RETRIES_DENIED = Counter "pointsman_retries_denied_total" ["service"]
+        "Further attempts that the retry budget did not allow.";
+    INSTANCES = Gauge "pointsman_instances" ["service", "state"]
+        "Instances that are known, by what is declared of them.";
+    CONNECTIONS = Gauge "pointsman_connections" ["listener"]
+        "Open client connections.";
+    BYTES = Counter "pointsman_bytes_total" ["direction"]
+        "Bytes received from clients and sent to them, on the wire.";
+    DRAINS_ACTIVE = Gauge "pointsman_drains_active" []
+        "Instances that drain or are in maintenance while requests at them still run.";
+    DRAIN_FORCED_CLOSES = Counter "pointsman_drain_forced_closes_total" []
+        "Connections to instances that were cut because the time of a drain was over.";
+    REGISTRY_CONNECTED = Gauge "pointsman_registry_connected" []
+        "1 while the registry answers.";
+    REGISTRY_APPLIED_REVISION = Gauge "pointsman_registry_applied_revision" []
+        "The registry's revision that requests are decided by.";
+    REGISTRY_LAST_EVENT_AGE = Gauge "pointsman_registry_last_event_age_seconds" []
+        "Time since the registry last said something about a declared record.";
+    REGISTRY_APPLY_SECONDS = Histogram "pointsman_registry_apply_seconds" []
+        "From taking an event to the snapshot that holds it.";
+    REGISTRY_PROPAGATION_SECONDS = Histogram "pointsman_registry_propagation_seconds" []
+        "From receiving a change to the snapshot that holds it.";
+    REGISTRY_EVENTS = Counter "pointsman_registry_events_total" ["kind"]
+        "Records of the registry that were new, different or gone.";
+    REGISTRY_REJECTED_RECORDS = Gauge "pointsman_registry_rejected_records" []
+        "Records whose present value cannot be used.";
+    REGISTRY_RELISTS = Counter "pointsman_registry_relists_total" ["reason"]
+        "Times everything was listed anew, by why.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "Processor time used, by the program and for it.";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Memory in use.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Address space in use.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "File descriptors that may be open.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads of the operating system.";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" []
+        "When the program started, since 1970.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// `NAME KIND LABELS` of every row that begins with a metric.
+    fn documented() -> Vec<String> {
+        let rows = include_str!("../../docs/metrics.md").lines().filter(|line| line.starts_with("| `"));
+        let cells = rows.map(|row| row.split('|').skip(1).take(3).map(|c| c.trim().replace(['`', ','], "")).collect::<Vec<_>>());
+        cells.map(|cells| cells.join(" ").trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_reference_lists_exactly_the_metrics_there_are() {
+        let show = |f: &&Family| format!("{} {} {}", f.name, f.kind.as_str(), f.labels.join(" ")).trim_end().to_owned();
+        let (told, documented) = (ALL.iter().map(show).collect::<BTreeSet<_>>(), documented());
+        let documented = BTreeSet::from_iter(documented);
+        let differing: Vec<_> = told.symmetric_difference(&documented).collect();
+        assert!(differing.is_empty(), "only in one of the program and docs/metrics.md: {differing:#?}");
+    }
+}

@@ -1,0 +1,32 @@
+//! What a policy may say and this version does not do yet. Whoever says it is told, instead of finding out.
+
+use crate::model::{Balance, ServicePolicy};
+
+use super::fields::Fields;
+
+/// Notes each field that differs from its default and has no effect. What is the default promises nothing.
+pub(super) fn note(policy: &ServicePolicy, fields: &Fields<'_>) {
+    let default = ServicePolicy::default();
+    if matches!(policy.balance, Balance::PeakEwma | Balance::Maglev | Balance::Hash) {
+        fields.odd("balance", format!("{:?} {MESSAGE}; \"p2c\" is used", policy.balance.as_str()));
+    }
+    let said = [
+        ("probe", policy.probe != default.probe),
+        ("ejection", policy.ejection != default.ejection),
+        ("slow_start", policy.slow_start != default.slow_start),
+        ("panic", policy.panic != default.panic),
+        ("limits", policy.limits != default.limits),
+        ("sticky", policy.sticky != default.sticky),
+        ("protection", policy.protection != default.protection),
+        ("zone_aware", policy.zone_aware != default.zone_aware),
+    ];
+    for (key, _) in said.iter().filter(|(_, differs)| *differs) {
+        fields.odd(key, MESSAGE);
+    }
+    let budget = |p: &ServicePolicy| (p.retry.budget_percent, p.retry.budget_floor);
+    if budget(policy) != budget(&default) {
+        fields.odd("retry", format!("its budget {MESSAGE}"));
+    }
+}
+
+const MESSAGE: &str = "has no effect yet in this version";

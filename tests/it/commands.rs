@@ -1,0 +1,147 @@
+//! What operators type.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::world::{Ask, World};
+
+#[test]
+fn a_record_is_put_shown_and_deleted() {
+    let world = World::new();
+    let one = world.upstream("one");
+    let put = put(&world, "instance", "app/one", &one.address.to_string());
+    assert_eq!(put.status.code(), Some(0), "{}", said(&put));
+    let revision = heard(&put).trim().to_owned();
+    assert!(revision.parse::<u64>().is_ok(), "put prints the revision: {revision:?}");
+    assert_eq!(self::put(&world, "route", "all", r#"{"service":"app"}"#).status.code(), Some(0));
+    world.eventually("it is served", || world.get("/").from() == "one");
+
+    let get = |args: &[&str]| heard(&world.run(&[&["get"], args].concat()));
+    assert_eq!(get(&["instance", "app/one"]).trim(), one.address.to_string());
+    assert!(get(&["instance"]).contains("app/one") && get(&["route"]).contains("all") && get(&["service"]).contains("app"));
+    let json: Value = serde_json::from_str(&get(&["instance", "app", "--json"])).expect("JSON for programs");
+    assert_eq!(json["instances"][0]["name"], "app/one", "{json}");
+
+    assert_eq!(world.run(&["delete", "instance", "app/one"]).status.code(), Some(0));
+    world.settles("it is gone", 503, || world.get("/").status);
+    let again = world.run(&["delete", "instance", "app/one"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).contains("app/one"), "{}", said(&again));
+    assert_eq!(world.run(&["get", "instance", "app/one"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_bad_record_is_not_written_and_every_problem_is_named() {
+    let world = World::new();
+    let bad = put(&world, "instance", "app/one", r#"{"address":"nowhere","weight":70000}"#);
+    assert_eq!(bad.status.code(), Some(1));
+    for word in ["nowhere", "port", "weight", "70000", "65535", "nothing was written"] {
+        assert!(said(&bad).contains(word), "{word} is missing in: {}", said(&bad));
+    }
+    assert_eq!(world.value("/instances/app/one"), None);
+}
+
+#[test]
+fn usage_errors_are_told_apart() {
+    let world = World::new();
+    for args in [&["get", "instanc"][..], &["put"], &["drain", "no-slash"], &["--nothing"], &["wait"]] {
+        let out = world.run(args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {}", said(&out));
+        assert!(!said(&out).is_empty(), "{args:?} says why");
+    }
+    let help = world.run(&["register", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(heard(&help).contains("Examples:"));
+}
+
+#[test]
+fn drain_waits_until_nothing_runs_there() {
+    let (world, [one, two]) = World::serving(["one", "two"]);
+    world.settles("the proxy has announced itself", false, || heard(&world.run(&["wait", "--revision", "1"])).is_empty());
+    world.put("/services/app", r#"{"balance":"round_robin"}"#);
+    let waiting = world.begin_many("/held", 2);
+    world.settles("each got one", (1, 1), || (one.running(), two.running()));
+    let too_soon = world.run(&["drain", "app/one", "--wait", "--timeout", "1s"]);
+    assert_eq!(too_soon.status.code(), Some(1), "{}", said(&too_soon));
+    world.settles("it takes nothing new", 20, || world.get_many("/", 20).from("two"));
+    one.release();
+    let done = world.run(&["drain", "app/one", "--wait", "--timeout", "10s"]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert_eq!(one.running(), 0);
+    two.release();
+    waiting.ends().all_served(2);
+
+    assert_eq!(world.run(&["drain", "app/one", "--undo"]).status.code(), Some(0));
+    world.eventually("it takes traffic again", || world.get_many("/", 20).from("one") > 0);
+    let mistyped = world.run(&["drain", "app/on"]);
+    assert_eq!(mistyped.status.code(), Some(1));
+    assert!(said(&mistyped).contains("one"), "names what is there: {}", said(&mistyped));
+}
+
+#[test]
+fn wait_returns_when_the_revision_is_in_force() {
+    let (world, [one]) = World::serving(["one"]);
+    world.settles("the proxy has announced itself", false, || heard(&world.run(&["wait", "--revision", "1"])).is_empty());
+    let revision = heard(&put(&world, "instance", "app/new", &one.address.to_string()));
+    let waited = world.run(&["wait", "--revision", revision.trim(), "--timeout", "10s"]);
+    assert_eq!(waited.status.code(), Some(0), "{}", said(&waited));
+    assert!(world.admin("/api/v1/services/app").text().contains("\"new\""));
+    let never = world.run(&["wait", "--revision", "999999", "--timeout", "300ms"]);
+    assert_eq!(never.status.code(), Some(1));
+}
+
+#[test]
+fn status_and_explain_show_what_the_proxy_does() {
+    let (world, [one]) = World::serving(["one"]);
+    world.get_many("/", 3).all_served(3);
+    let status = heard(&world.run(&["status"]));
+    assert!(status.contains("app/one") && status.contains(&one.address.to_string()), "{status}");
+    let json: Value = serde_json::from_str(&heard(&world.run(&["status", "--json"]))).expect("JSON for programs");
+    assert_eq!(json["status"]["registry"]["connected"], true, "{json}");
+    assert_eq!(world.run(&["status", "none"]).status.code(), Some(1));
+    let explained = heard(&world.run(&["explain", "GET", "http://shop.example/x"]));
+    assert!(explained.contains("app") && explained.contains("one"), "{explained}");
+}
+
+#[test]
+fn check_names_every_problem_at_once() {
+    let (world, _upstreams) = World::serving(["one"]);
+    let check = |args: &[&str]| world.run(&[&["check"], args].concat());
+    assert_eq!(check(&["--registry"]).status.code(), Some(0), "{}", said(&check(&["--registry"])));
+    let bad = world.put("/instances/app/bad", "nowhere");
+    let found = check(&["--registry"]);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(
+        heard(&found).contains("/pointsman/instances/app/bad") && heard(&found).contains(&bad.to_string()),
+        "{}",
+        heard(&found)
+    );
+
+    world.write_config("[proxy]\nworkers = \"many\"\n\n[proxy.limits]\nkeep_alife = \"75s\"\n");
+    let file = world.config_file().to_string_lossy().into_owned();
+    let found = check(&["--config", &file]);
+    assert_eq!(found.status.code(), Some(1));
+    for word in ["pointsman.toml:2", "workers", "pointsman.toml:5", "keep_alife", "keep_alive"] {
+        assert!(heard(&found).contains(word), "{word} is missing in: {}", heard(&found));
+    }
+    assert_eq!(world.get(Ask::get("/")).status, 200);
+}
+
+fn put(world: &World, noun: &str, name: &str, record: &str) -> Output {
+    let mut command = world.command(&["put", noun, name, "-"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the built binary");
+    // Dropped at once, so that it sees the end.
+    child.stdin.take().expect("its input").write_all(record.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("its end")
+}
+
+fn heard(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}

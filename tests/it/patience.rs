@@ -1,0 +1,63 @@
+//! Slow and silent clients lose their connection at the configured time, and only they.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::world::World;
+
+const SHORT: &str = "[proxy.limits]\nhead_timeout = \"1s\"\nkeep_alive = \"1s\"\n";
+
+#[test]
+fn an_idle_connection_is_closed_when_its_time_is_over() {
+    let world = World::setup().config(SHORT).start();
+    let [_one] = world.serve("app", ["one"]);
+    let mut idle = world.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let closed = closed_after(&mut idle);
+    assert!(around_a_second(closed), "closed after {closed:?}");
+    let mut silent = world.say("");
+    let closed = closed_after(&mut silent);
+    assert!(around_a_second(closed), "one that never spoke was closed after {closed:?}");
+}
+
+/// Each byte comes in time, the head does not.
+#[test]
+fn a_head_that_trickles_in_is_cut_off() {
+    let world = World::setup().config(SHORT).start();
+    let [one] = world.serve("app", ["one"]);
+    let mut slow = world.say("GET / HTTP/1.1\r\nhost: a\r\nx-slow: ");
+    let mut trickle = slow.try_clone().expect("a second handle");
+    std::thread::spawn(move || {
+        // Ends with the connection.
+        while trickle.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let closed = closed_after(&mut slow);
+    assert!(around_a_second(closed), "cut off after {closed:?}");
+    assert_eq!(one.requests(), 0);
+    assert_eq!(world.get("/").status, 200);
+}
+
+/// Shorter than the preface of HTTP/2, for which a listener that speaks both has to look first.
+#[test]
+fn a_request_shorter_than_the_preface_of_http_2_is_answered() {
+    let (world, [_one]) = World::serving(["one"]);
+    let begun = Instant::now();
+    let answer = world.say_to_the_end("GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.") && answer.ends_with("one"), "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+fn closed_after(stream: &mut TcpStream) -> Duration {
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    // A reset closes as well.
+    let _ = stream.read_to_end(&mut rest);
+    begun.elapsed()
+}
+
+/// Generous to a busy machine, and still far from the 10 s and 75 s of the defaults.
+fn around_a_second(time: Duration) -> bool {
+    (Duration::from_millis(700)..Duration::from_secs(4)).contains(&time)
+}

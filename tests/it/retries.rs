@@ -1,0 +1,69 @@
+//! A dead instance is not a user's error.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crate::world::ports::free_address;
+use crate::world::{Ask, World};
+
+/// The drill that other proxies fail with 50 % and 60 % errors at default settings.
+#[test]
+fn one_of_two_instances_refuses_connections_and_nobody_notices() {
+    let (world, [_one]) = World::serving(["one"]);
+    world.put("/instances/app/dead", &free_address().to_string());
+    let mut together = world.get_many("/", 2000);
+    together.add(world.get_many(Ask::post("/count", "a body that was not consumed"), 1000));
+    together.all_served(3000);
+    assert!(world.metric("pointsman_retries_total", &[("service", "app")]).is_some_and(|n| n > 0.0));
+}
+
+#[test]
+fn an_instance_that_dies_under_load_is_not_noticed() {
+    let (world, [_one, two]) = World::serving(["one", "two"]);
+    let load = world.load("/");
+    world.eventually("both are busy", || two.requests() > 50);
+    drop(two);
+    assert_eq!(world.get_many("/", 200).from("one"), 200);
+    let tally = load.ends();
+    // A request that was running on it may be lost only if it cannot be repeated; these can.
+    tally.all_served(tally.served());
+}
+
+#[test]
+fn when_every_instance_refuses_it_is_a_502() {
+    let world = World::new();
+    let [_gone] = world.serve("app", ["gone"]);
+    world.put("/instances/app/gone", &free_address().to_string());
+    assert_eq!(world.get("/").status, 502);
+    assert_eq!(world.get(Ask::post("/", "x")).status, 502);
+}
+
+/// It says nothing of closing, but closes after each response: the next request may meet the closing half-way.
+#[test]
+fn an_instance_that_closes_idle_connections_loses_no_request() {
+    let world = World::new();
+    let listener = TcpListener::bind(free_address()).expect("a free address");
+    let address = listener.local_addr().expect("the address of our own listener");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer_once(stream));
+        }
+    });
+    world.put("/instances/app/closing", &address.to_string());
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    world.get_many("/", 500).all_served(500);
+    world.get_many(Ask::post("/", "not idempotent, but not consumed either"), 300).all_served(300);
+}
+
+fn answer_once(mut stream: std::net::TcpStream) {
+    let (mut head, mut bytes) = (Vec::new(), [0; 4096]);
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        match stream.read(&mut bytes) {
+            Ok(n @ 1..) => head.extend_from_slice(&bytes[..n]),
+            _ => return,
+        }
+    }
+    // An error means that the proxy has gone away.
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-instance: closing\r\n\r\nok");
+}

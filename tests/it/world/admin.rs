@@ -1,0 +1,39 @@
+//! What the proxy says about itself at its admin endpoint.
+
+use http::Version;
+use serde_json::Value;
+
+use super::World;
+use super::client::{Answer, Ask, Connection};
+
+impl World {
+    /// `None`: nobody answers there.
+    pub fn admin_status(&self, path: &str) -> Option<u16> {
+        self.try_admin(path).ok().map(|answer| answer.status)
+    }
+
+    pub fn admin(&self, ask: impl Into<Ask>) -> Answer {
+        self.try_admin(ask).unwrap_or_else(|error| panic!("the admin endpoint: {error}"))
+    }
+
+    pub fn status(&self) -> Value {
+        self.admin("/api/v1/status").json()
+    }
+
+    /// The sum of the series of this name that carry these labels. `None`: there is none.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let answer = self.admin("/metrics");
+        let series = answer.text().lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let carries = |(label, said): &(&str, &str)| rest.contains(&format!("{label}=\"{said}\""));
+            (found == name && labels.iter().all(carries)).then(|| value.parse::<f64>().expect("a number"))
+        });
+        series.reduce(|sum, value| sum + value)
+    }
+
+    fn try_admin(&self, ask: impl Into<Ask>) -> Result<Answer, String> {
+        let ask = ask.into();
+        self.handle().block_on(async { Connection::open(self.admin, Version::HTTP_11).await?.ask(ask).await })
+    }
+}

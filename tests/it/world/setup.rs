@@ -1,0 +1,99 @@
+//! How a world begins: which registry, what the file says, which flags.
+
+use std::fs;
+use std::process::Command;
+
+use super::etcd::Etcd;
+use super::ports::free_address;
+use super::program::Program;
+use super::{Registry, World};
+
+#[derive(Default)]
+pub struct Setup {
+    config: String,
+    embedded: bool,
+    etcd: Option<Etcd>,
+    endpoints: Vec<String>,
+    unready: bool,
+}
+
+impl Setup {
+    /// TOML of the configuration file. It is named in every start, so it may also be written later.
+    pub fn config(self, config: &str) -> Self {
+        Self { config: config.to_owned(), ..self }
+    }
+
+    /// The registry inside the process, kept in the world's folder.
+    pub fn embedded(self) -> Self {
+        Self { embedded: true, ..self }
+    }
+
+    /// A registry that was there before.
+    pub fn etcd(self, etcd: Etcd) -> Self {
+        Self { etcd: Some(etcd), ..self }
+    }
+
+    /// Where the proxy looks for the registry, in place of etcd's own address.
+    pub fn endpoints(self, endpoints: &[String]) -> Self {
+        Self { endpoints: endpoints.to_vec(), ..self }
+    }
+
+    /// Does not wait until the proxy is ready, but only until it lives.
+    pub fn unready(self) -> Self {
+        Self { unready: true, ..self }
+    }
+
+    pub fn start(self) -> World {
+        let dir = tempfile::tempdir().expect("a folder for the world");
+        let (listen, admin) = (free_address(), free_address());
+        let mut config = self.config;
+        let registry = if self.embedded {
+            let address = free_address();
+            let section = format!("[registry]\nlisten = \"{address}\"\ndata = \"registry\"\n");
+            config = format!("{section}{config}");
+            Registry::Embedded { address }
+        } else {
+            let etcd = self.etcd.unwrap_or_else(Etcd::start);
+            let endpoints = if self.endpoints.is_empty() { vec![etcd.url()] } else { self.endpoints };
+            Registry::Etcd { etcd, endpoints }
+        };
+        let file = dir.path().join("pointsman.toml");
+        fs::write(&file, config).expect("the configuration file");
+        let program = start_proxy(&file, listen, admin, &registry);
+        let world = World::around(dir, program, listen, admin, registry);
+        if self.unready {
+            world.eventually("the proxy lives", || world.admin_status("/livez") == Some(200));
+        } else {
+            world.is_ready();
+        }
+        world
+    }
+}
+
+pub(super) fn start_demo() -> World {
+    let dir = tempfile::tempdir().expect("a folder for the world");
+    let [listen, admin, address] = [(); 3].map(|()| free_address());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    let at = [("--listen", listen), ("--admin", admin), ("--registry", address)];
+    command.arg("demo").args(at.iter().flat_map(|(flag, address)| [(*flag).to_owned(), address.to_string()]));
+    let program = Program::start(command.current_dir(dir.path()), dir.path(), "demo");
+    World::around(dir, program, listen, admin, Registry::Embedded { address })
+}
+
+/// `pointsman run` with this world's file, addresses and registry.
+pub(super) fn start_proxy(
+    file: &std::path::Path,
+    listen: std::net::SocketAddr,
+    admin: std::net::SocketAddr,
+    registry: &Registry,
+) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.arg("run").arg("--config").arg(file).args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    if let Registry::Etcd { endpoints, .. } = registry {
+        endpoints.iter().for_each(|endpoint| {
+            command.args(["--etcd", endpoint]);
+        });
+    }
+    let folder = file.parent().expect("the file lies in the world's folder");
+    Program::start(command.current_dir(folder), folder, "pointsman")
+}
