@@ -27,6 +27,8 @@ pub struct RequestCtx {
     pub due: Option<Due>,
     /// From the request head to the head of the response.
     pub first_byte: Option<Duration>,
+    /// When the request took less time than closing its connection.
+    pub total: Option<Duration>,
     /// How an answer that had begun broke off.
     pub broken: Option<&'static str>,
 }

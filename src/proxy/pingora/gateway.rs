@@ -218,6 +218,10 @@ impl ProxyHttp for Gateway {
         } else {
             ctx.broken = Some("client_gone");
         }
+        self.give_back(ctx);
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.finish_attempt(true);
+        }
         error.set_retry(false);
         error
     }
@@ -235,6 +239,7 @@ impl ProxyHttp for Gateway {
             if let Err(error) = answer::refuse(session, ctx).await {
                 debug!(%error, "A refused client did not take its answer");
             }
+            ctx.total = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
             session.as_downstream_mut().shutdown().await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
@@ -244,10 +249,9 @@ impl ProxyHttp for Gateway {
         if matches!(ctx.stage, Stage::HandedOver) {
             return;
         }
-        let client_left = ctx.broken.is_some();
         self.give_back(ctx);
         if let Some(forwarding) = ctx.forwarding() {
-            forwarding.finish_attempt(client_left);
+            forwarding.finish_attempt(false);
         }
         let Some(Arrived { arrival, link }) = &ctx.arrived else { return };
         let request = session.req_header();
@@ -276,7 +280,7 @@ impl ProxyHttp for Gateway {
             user_agent: text(header::USER_AGENT),
             forwarding: ctx.way().map(|way| &way.forwarding),
             first_byte: ctx.first_byte,
-            total: arrival.started.elapsed(),
+            total: ctx.total.unwrap_or_else(|| arrival.started.elapsed()),
             reason,
         };
         self.shared.finish(&record, &link.stats);

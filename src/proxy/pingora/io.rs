@@ -27,7 +27,7 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::input::{HeadScan, INPUT_SIZE, Input, Opening, opening};
 use super::link::{Link, Phase};
@@ -45,6 +45,7 @@ pub struct Connection {
     head_bytes: usize,
     head_started: Option<Instant>,
     head_deadline: Option<Pin<Box<Sleep>>>,
+    linger: Option<Pin<Box<Sleep>>>,
     socket_digest: Arc<SocketDigest>,
     proxy_digest: Option<Arc<ProxyDigest>>,
 }
@@ -74,6 +75,7 @@ impl Connection {
             head_bytes: 0,
             head_started: None,
             head_deadline: None,
+            linger: None,
             socket_digest: Arc::new(socket_digest),
         }
     }
@@ -264,19 +266,20 @@ impl Connection {
     }
 
     /// The client may be sending still. If we closed on it, its kernel would drop our answer with the connection.
-    async fn hear_out(&mut self) -> io::Result<()> {
+    fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut heard = 0;
+        let end = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
         while heard < LINGER_BYTES {
             self.input = Input::default();
-            self.stream.readable().await?;
-            match self.fill() {
-                Ok(0) => break,
-                Ok(n) => heard += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            match ready!(self.poll_fill(cx)) {
+                Ok(n) if n > 0 => heard += n,
+                _ => break,
             }
         }
-        Ok(())
+        Poll::Ready(())
     }
 
     fn poll_alive(&self) -> io::Result<()> {
@@ -344,8 +347,14 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.stream).poll_shutdown(cx)
+        if this.linger.is_none() {
+            ready!(this.poll_drain(cx))?;
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if matches!(this.link.phase(), Phase::Head | Phase::Body) {
+            ready!(this.poll_hear_out(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -353,10 +362,7 @@ impl AsyncWrite for Connection {
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
         // It is being closed: there is nobody to tell that it was closed already.
-        let said = tokio::io::AsyncWriteExt::shutdown(self).await;
-        if said.is_ok() && matches!(self.link.phase(), Phase::Head | Phase::Body) {
-            let _ = timeout(LINGER, self.hear_out()).await;
-        }
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
     }
 }
 
@@ -401,7 +407,7 @@ impl fmt::Debug for Connection {
 
 /// A response head and a small body leave in one packet.
 const OUTPUT_SIZE: usize = 4 * 1024;
-/// How long, and how much, is heard of a client that has its answer already.
+/// How long a client is heard that has its answer already, and how much it may say at once.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const LINGER_BYTES: usize = 1024 * 1024;
 const NOT_HTTP: &str = "the request is not valid HTTP";

@@ -38,6 +38,7 @@ async fn idle_connections_close_with_their_instance_and_busy_ones_finish() {
         slow.write("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
         eventually(|| world.in_flight() == 1).await;
         assert_eq!(world.get("/").await.status, 200);
+        eventually(|| world.in_flight() == 1).await;
         assert_eq!(open.load(Ordering::Relaxed), 2, "one busy, one idle");
 
         if drains {
