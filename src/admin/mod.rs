@@ -31,7 +31,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::watch;
 
 pub use listener::serve;
-pub use sources::{ProxyReading, Reading, RegistryReading, RegistryTimings, RejectedRecord, Sources};
+pub use sources::{ProxyReading, Reading, RegistryReading, RegistryTimings, RejectedRecord, SourceReading, Sources};
 
 use body::Body;
 use events::Followers;

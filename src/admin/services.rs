@@ -1,5 +1,6 @@
 //! `/api/v1/services`: a line for each service; `/api/v1/services/NAME`: one service with all of its instances.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,7 +101,7 @@ struct InstanceView<'a> {
     outcomes: BTreeMap<&'static str, u64>,
     latency_ms: Latency,
     since: String,
-    origin: &'static str,
+    origin: Cow<'static, str>,
     overridden: bool,
     revision: u64,
     protocol: &'static str,
@@ -207,9 +208,11 @@ pub fn moment(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
 }
 
-pub fn origin_word(origin: Origin) -> &'static str {
+pub fn origin_word(origin: Origin) -> Cow<'static, str> {
     match origin {
-        Origin::File => "file",
-        Origin::Registry => "registry",
+        Origin::File => "file".into(),
+        Origin::Registry => "registry".into(),
+        // As the snapshot's files count them: from 1.
+        Origin::Source(number) => format!("source-{}", u16::from(number) + 1).into(),
     }
 }

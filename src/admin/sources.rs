@@ -63,6 +63,21 @@ pub struct RegistryReading {
     pub n_drifts: u64,
     /// By reason.
     pub relists: Vec<(&'static str, u64)>,
+    /// What else is followed. All but `endpoint`, `source` and `trouble` above takes these in.
+    pub sources: Vec<SourceReading>,
+}
+
+/// Keys of other programs at one moment; the fields as above.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SourceReading {
+    /// Their pattern, as configured.
+    pub keys: String,
+    pub connected: bool,
+    pub trouble: Option<String>,
+    pub source: Option<&'static str>,
+    pub stale: bool,
+    pub n_keys: u64,
+    pub n_rejected: usize,
 }
 
 /// A record whose present value cannot be used.

@@ -20,8 +20,13 @@ pub fn readiness(sources: &Sources) -> Reply {
 fn reasons(sources: &Sources, registry: &RegistryReading) -> Vec<String> {
     let mut reasons = Vec::new();
     if !sources.live.load().registry_known {
-        let trouble = registry.trouble.as_deref().unwrap_or("its first answer has not come yet");
-        reasons.push(format!("routing is not known: the registry ({}) has not been heard of: {trouble}", registry.kind));
+        let why = |trouble: &Option<String>| trouble.clone().unwrap_or("its first answer has not come yet".to_owned());
+        let silent = registry.sources.iter().find(|source| registry.source.is_some() && source.source.is_none());
+        let (who, trouble) = match silent {
+            Some(source) => (format!("the source {}", source.keys), why(&source.trouble)),
+            None => (format!("the registry ({})", registry.kind), why(&registry.trouble)),
+        };
+        reasons.push(format!("routing is not known: {who} has not been heard of: {trouble}"));
     }
     if *sources.leaving.borrow() {
         reasons.push("shutting down".to_owned());
@@ -76,6 +81,7 @@ fn registry_json(reading: &RegistryReading, applied_revision: u64) -> Json {
         "relists": reading.relists.iter().map(|(reason, n)| ((*reason).to_owned(), Json::from(*n))).collect::<serde_json::Map<_, _>>(),
         "n_rejected": reading.n_rejected,
         "rejected": reading.rejected,
+        "sources": reading.sources,
     })
 }
 

@@ -1,7 +1,7 @@
 //! FLOOR 6. The wiring of the proxy process: builds every part and hands each what it needs. The one place that names all rooms.
 //!
 //! 1. Sockets are bound first, so that a busy port is an error message and nothing else.
-//! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflector, the resolver, the
+//! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflectors, the resolver, the
 //!    admin endpoint and the presence; the workers of the proxy have threads and runtimes of their own.
 //! 3. The file's declarations go down the same channel as the registry's.
 //! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
@@ -11,6 +11,7 @@
 mod drains;
 mod events;
 mod file;
+mod follow;
 mod presence;
 mod reading;
 mod signals;
@@ -29,9 +30,9 @@ use tracing::{info, warn};
 use crate::catalog::{self, Catalog, History, Live};
 use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
-use crate::registry::RegistryStatus;
-use crate::{admin, embedded, proxy, registry, resolver};
+use crate::{admin, embedded, proxy, resolver};
 use drains::Drains;
+use follow::Following;
 use signals::{Ask, Signals};
 
 /// Where a started process can be reached.
@@ -78,13 +79,13 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
 
     let started_at = SystemTime::now();
     let (live, history) = (Arc::new(Live::default()), Arc::new(History::default()));
-    let status = Arc::new(RegistryStatus::new(if embedded.is_some() { "embedded" } else { "etcd" }));
+    let following = Arc::new(Following::new(&config.registry, if embedded.is_some() { "embedded" } else { "etcd" }));
     let drains = Arc::new(Mutex::new(Drains::default()));
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), bound.listeners.len());
     let sources = Arc::new(reading::sources(&reading::Parts {
         live: &live,
         history: &history,
-        status: &status,
+        following: &following,
         proxy: &proxy,
         listeners: &bound.listeners,
         drains: &drains,
@@ -108,10 +109,10 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     if send_events.send(from_file).await.is_err() {
         unreachable!("the catalog's end of the channel is still ours");
     }
-    let catalog = Catalog::new(live.clone(), history);
+    let catalog = Catalog::new(live.clone(), history).with_sources(config.registry.sources.len());
     tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
     tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
-    let reflector = tokio::spawn(reflect(config.clone(), etcd, send_events.clone(), status, stops.control.clone()));
+    let reflectors = following.start(&etcd, &send_events, &stops.control);
     tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
     info!(address = %bound.admin, "Admin endpoint listens");
 
@@ -146,7 +147,7 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
         }
     };
     let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
-    let work = Work { serving, presence, reflector, embedded, log_writer, access_log };
+    let work = Work { serving, presence, reflectors, embedded, log_writer, access_log };
     tokio::select! {
         () = leave(stop, grace, work) => info!("Stopped; every request that ran has ended or had its time"),
         () = again(&mut signals) => warn!("Told twice, so it stops at once"),
@@ -180,7 +181,7 @@ impl Stop {
 struct Work {
     serving: proxy::Serving,
     presence: JoinHandle<()>,
-    reflector: JoinHandle<()>,
+    reflectors: JoinHandle<()>,
     embedded: Option<JoinHandle<()>>,
     access_log: Option<AccessLog>,
     log_writer: Option<Writer>,
@@ -196,7 +197,7 @@ async fn leave(stop: Stop, grace: Duration, work: Work) {
     drop(work.access_log);
     stop.control.send_replace(true);
     ends("presence", work.presence).await;
-    ends("registry watch", work.reflector).await;
+    ends("registry watch", work.reflectors).await;
     stop.registry.send_replace(true);
     if let Some(embedded) = work.embedded {
         ends("embedded registry", embedded).await;
@@ -217,22 +218,11 @@ async fn again(signals: &mut Signals) {
     while signals.next().await == Ask::Reload {}
 }
 
-/// Ready once the catalog has applied something that the registry said.
+/// Ready once the catalog has applied something that the registry and each source said.
 async fn known(live: &Live) {
     while !live.load().registry_known {
         tokio::time::sleep(KNOWN_LOOK).await;
     }
-}
-
-async fn reflect(
-    config: Config,
-    etcd: EtcdConfig,
-    events: mpsc::Sender<crate::model::Event>,
-    status: Arc<RegistryStatus>,
-    shutdown: watch::Receiver<bool>,
-) {
-    let snapshot = config.registry.snapshot.as_deref();
-    registry::run(&etcd, &config.registry.prefix, snapshot, events, status, shutdown).await;
 }
 
 fn access_log(config: Option<&AccessLogConfig>) -> Result<(Option<AccessLog>, Option<Writer>), StartError> {

@@ -8,15 +8,15 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::drains::Drains;
-use crate::admin::{ProxyReading, RegistryReading, RejectedRecord, Sources};
+use super::follow::Following;
+use crate::admin::{ProxyReading, Sources};
 use crate::catalog::{History, Live};
 use crate::proxy::{self, Proxy};
-use crate::registry::{RegistryStatus, Rejected};
 
 pub struct Parts<'a> {
     pub live: &'a Arc<Live>,
     pub history: &'a Arc<History>,
-    pub status: &'a Arc<RegistryStatus>,
+    pub following: &'a Arc<Following>,
     pub proxy: &'a Proxy,
     pub listeners: &'a [SocketAddr],
     pub drains: &'a Arc<Mutex<Drains>>,
@@ -25,13 +25,13 @@ pub struct Parts<'a> {
 }
 
 pub fn sources(parts: &Parts<'_>) -> Sources {
-    let status = parts.status.clone();
+    let following = parts.following.clone();
     let (proxy, listeners, drains) = (parts.proxy.clone(), parts.listeners.to_vec(), parts.drains.clone());
     Sources {
         live: parts.live.clone(),
         history: parts.history.clone(),
         timings: Arc::default(),
-        registry: Box::new(move || registry(&status)),
+        registry: Box::new(move || following.reading()),
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
         leaving: parts.leaving.clone(),
         plain_path: |path| proxy::plain_path(path).map(Cow::into_owned).map_err(|refusal| refusal.to_string()),
@@ -39,33 +39,6 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
         revision: option_env!("POINTSMAN_REVISION").unwrap_or_default(),
         started_at: parts.started_at,
     }
-}
-
-fn registry(status: &RegistryStatus) -> RegistryReading {
-    let report = status.report();
-    RegistryReading {
-        kind: report.kind,
-        connected: report.connected,
-        endpoint: report.endpoint,
-        trouble: report.trouble,
-        source: report.source.map(|source| source.as_str()),
-        stale: report.stale,
-        n_keys: report.n_keys,
-        last_event_age: report.last_event_age,
-        last_answer_age: report.last_answer_age,
-        n_rejected: report.n_rejected,
-        rejected: report.rejected.into_iter().map(rejected).collect(),
-        n_puts: report.n_puts,
-        n_deletes: report.n_deletes,
-        n_warnings: report.n_warnings,
-        n_drifts: report.n_drifts,
-        relists: report.n_relists.iter().map(|(reason, n)| (reason.as_str(), *n)).collect(),
-    }
-}
-
-fn rejected(record: Rejected) -> RejectedRecord {
-    let Rejected { key, revision, reason, keeping } = record;
-    RejectedRecord { key, revision, reason, keeping }
 }
 
 fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>) -> ProxyReading {

@@ -11,16 +11,13 @@ use crate::pool::{Instance, InstanceState, Service, Standing};
 
 #[derive(Debug, Default)]
 pub struct Ground {
-    /// The file's and the registry's record of an id stand side by side; the file's is in force.
-    instances: BTreeMap<InstanceId, ByOrigin>,
+    /// Everybody's record of an id, side by side; the first of an id is in force.
+    instances: BTreeMap<(InstanceId, Origin), Declared>,
     overrides: BTreeMap<InstanceId, (Override, u64)>,
     /// Those that say a DNS name as their address.
     named: BTreeSet<InstanceId>,
     policies: BTreeMap<Origin, Arc<ServicePolicy>>,
 }
-
-/// Indexed by `Origin`.
-type ByOrigin = [Option<Declared>; 2];
 
 #[derive(Debug)]
 struct Declared {
@@ -39,11 +36,11 @@ impl Ground {
     pub fn absorb(&mut self, origin: Origin, revision: u64, change: GroundChange) -> Option<InstanceId> {
         match change {
             GroundChange::Instance(id, spec) => {
-                let declared = self.instances.entry(id.clone()).or_default();
-                declared[origin as usize] = spec.map(|spec| Declared { spec, revision });
-                if declared.iter().all(Option::is_none) {
-                    self.instances.remove(&id);
-                }
+                let key = (id.clone(), origin);
+                match spec {
+                    Some(spec) => self.instances.insert(key, Declared { spec, revision }),
+                    None => self.instances.remove(&key),
+                };
                 if self.host_name(&id).is_some() {
                     self.named.insert(id.clone());
                 } else {
@@ -135,8 +132,8 @@ impl Ground {
     }
 
     fn in_force(&self, id: &InstanceId) -> Option<(Origin, &Declared)> {
-        let declared = self.instances.get(id)?;
-        [Origin::File, Origin::Registry].into_iter().find_map(|o| Some((o, declared[o as usize].as_ref()?)))
+        let ((first, origin), declared) = self.instances.range((id.clone(), Origin::File)..).next()?;
+        (first == id).then_some((*origin, declared))
     }
 
     fn standing(&self, id: &InstanceId, declared: &Declared, names: &Names) -> Standing {

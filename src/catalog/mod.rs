@@ -63,6 +63,8 @@ pub struct Catalog {
     live: Arc<Live>,
     history: Arc<History>,
     ground: HashMap<ServiceName, Ground>,
+    /// Who of those that are followed has said nothing yet.
+    unheard: BTreeSet<Origin>,
     routes: RouteBook,
     names: Names,
     remembered: Remembered,
@@ -77,6 +79,7 @@ impl Catalog {
             live,
             history,
             ground: HashMap::new(),
+            unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),
             names: Names::default(),
             remembered: Remembered::default(),
@@ -85,16 +88,22 @@ impl Catalog {
         }
     }
 
+    /// The registry counts as known only once so many sources have been heard of, too.
+    pub fn with_sources(mut self, n_sources: usize) -> Self {
+        self.unheard.extend((0..=u8::MAX).take(n_sources).map(Origin::Source));
+        self
+    }
+
     /// Takes in what happened as one new snapshot. `now` and `wall` are the same moment on two clocks.
     pub fn apply(&mut self, events: Vec<Event>, resolutions: Vec<Resolution>, now: Instant, wall: SystemTime) -> Applied {
         let previous = self.live.load_full();
         let mut applied = Applied { revision: previous.revision, ..Applied::default() };
-        let mut registry_known = previous.registry_known;
         let (mut touched, mut routes) = (Touched::new(), Vec::new());
         for event in events {
+            self.unheard.remove(&event.origin);
+            // A source is read over a connection of its own, and may be ahead of our own prefix, or behind.
             if event.origin == Origin::Registry {
                 applied.revision = event.revision;
-                registry_known = true;
             }
             for change in event.changes {
                 self.absorb(event.origin, event.revision, change, &mut touched, &mut routes);
@@ -114,6 +123,7 @@ impl Catalog {
             touched.entry(service).or_default().extend(expired);
         }
 
+        let registry_known = self.unheard.is_empty();
         let mut next = Snapshot { registry_known, ..Snapshot::succeed(&previous, applied.revision) };
         if !routes.is_empty() {
             self.history.routes(&routes, applied.revision, wall);

@@ -9,9 +9,10 @@ use crate::routing::RouteTable;
 /// Immutable and complete.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The registry's revision; 0 before the first list.
+    /// The revision of our own prefix in the registry; 0 before the first list.
     pub revision: u64,
-    /// The registry has been heard of, from itself or from the copy on disk: what is missing here does not exist.
+    /// The registry and all of its sources have been heard of, from themselves or from the copies on disk: what is missing
+    /// here does not exist.
     pub registry_known: bool,
     /// Counts the snapshots of this process.
     pub sequence: u64,

@@ -17,9 +17,10 @@ fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
 }
 
 /// The sections of the manual, with the headings it gives them.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "[[listener]]",
     "[registry]",
+    "[[registry.source]]",
     "[admin]",
     "[proxy]",
     "[proxy.limits]",
@@ -36,6 +37,7 @@ fn every_key_is_documented_and_no_other() {
     for section in SECTIONS {
         let needed = match section {
             "[[listener]]" => "address = '127.0.0.1:0'\n",
+            "[[registry.source]]" => "keys = '/services/{service}/{instance}'\n",
             "[[route]]" => "service = 'a'\n",
             "[[service]]" => "name = 'a'\n",
             _ => "",

@@ -17,6 +17,7 @@ mod layers;
 mod lines;
 mod load;
 mod network;
+mod pattern;
 mod problems;
 mod process;
 mod registry;
@@ -33,6 +34,7 @@ use crate::model::{InstanceId, InstanceSpec, RouteSpec, ServiceName, ServicePoli
 pub use layers::{Flags, Layers};
 pub use load::{load, load_registry};
 pub use network::Network;
+pub use pattern::KeyPattern;
 pub use problems::Problems;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
@@ -76,6 +78,9 @@ pub struct RegistryConfig {
     pub prefix: String,
     /// Where the last applied state is kept for a start without the registry.
     pub snapshot: Option<PathBuf>,
+    /// Where instances of other programs are read from; the earlier wins where two name the same. No two share a key, nor
+    /// does any with the prefix.
+    pub sources: Vec<KeyPattern>,
 }
 
 impl RegistryConfig {

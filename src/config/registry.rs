@@ -1,13 +1,14 @@
-//! `[registry]`: an etcd somewhere, or the one inside this process.
+//! `[registry]`: an etcd somewhere, or the one inside this process, and what is read of it beside our own prefix.
 
 use std::path::{Path, PathBuf};
 
+use crate::model::ServiceName;
 use crate::wire::fields::{Fields, Read};
 use crate::wire::node::{Node, Place, Value, quoted};
-use crate::wire::scalar::{one_of, text, word};
+use crate::wire::scalar::{named, one_of, text, word};
 
 use super::address::listen_address;
-use super::{Credentials, EmbeddedConfig, EtcdConfig, Layers, RegistryConfig, RegistryKind};
+use super::{Credentials, EmbeddedConfig, EtcdConfig, KeyPattern, Layers, RegistryConfig, RegistryKind};
 
 /// `None` only with a note.
 pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<RegistryConfig> {
@@ -15,7 +16,7 @@ pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<Regis
     let kind = kind.unwrap_or(if fields.has("endpoints") { Kind::Etcd } else { Kind::Embedded });
     let prefix = fields.or("prefix", RegistryConfig::PREFIX_DEFAULT.to_owned(), prefix);
     let snapshot = fields.optional("snapshot", path_in(layers));
-    fields.unsupported("source");
+    let sources = sources(fields, &prefix);
     let etcd = etcd(fields, layers, kind == Kind::Etcd);
     let embedded = embedded(fields, layers, kind == Kind::Embedded);
     let foreign: &[&str] = match kind {
@@ -29,7 +30,7 @@ pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<Regis
         Kind::Etcd => RegistryKind::Etcd(etcd?),
         Kind::Embedded => RegistryKind::Embedded(embedded),
     };
-    Some(RegistryConfig { kind, prefix, snapshot })
+    Some(RegistryConfig { kind, prefix, snapshot, sources })
 }
 
 /// A path in the file is relative to the file; one in a variable, to where the process runs.
@@ -59,6 +60,33 @@ impl Kind {
             Self::Embedded => "embedded",
         }
     }
+}
+
+/// Two readers of one key would not know whose it is, so no folder may lie in another, or around our own.
+fn sources(fields: &mut Fields<'_>, prefix: &str) -> Vec<KeyPattern> {
+    let mut taken = vec![("registry.prefix".to_owned(), format!("{prefix}/"))];
+    let mut sources = Vec::new();
+    for (at, mut source) in fields.sections("source").into_iter().enumerate() {
+        let service = source.optional("service", named(ServiceName::parse));
+        let pattern = source.required("keys", |node| KeyPattern::parse(text(node)?));
+        let Some(pattern) = pattern else { continue };
+        match (pattern.names_service(), source.has("service")) {
+            (true, true) => source.wrong("service", "stands beside keys that name the service themselves"),
+            (false, false) => source.wrong("keys", "has no {service}; then service has to say whose instances they are"),
+            _ => {}
+        }
+        let folder = pattern.folder().to_owned();
+        let shares = |other: &str| folder.starts_with(other) || other.starts_with(&folder);
+        if let Some((whose, other)) = taken.iter().find(|(_, other)| shares(other)) {
+            source.wrong("keys", format!("reads all of {}, and {whose} reads {}", quoted(&folder), quoted(other)));
+        }
+        taken.push((format!("registry.source[{at}]"), folder));
+        sources.push(pattern.of_service(service));
+    }
+    if sources.len() > SOURCES_MAX {
+        fields.wrong("source", format!("there are {} of them; at most {SOURCES_MAX} are allowed", sources.len()));
+    }
+    sources
 }
 
 fn etcd(fields: &mut Fields<'_>, layers: &Layers, in_use: bool) -> Option<EtcdConfig> {
@@ -191,3 +219,6 @@ fn prefix(node: &Node) -> Read<String> {
     }
     Err(format!("{} is not a prefix such as \"/pointsman\"", quoted(said)))
 }
+
+/// Each has a connection of its own.
+const SOURCES_MAX: usize = 16;

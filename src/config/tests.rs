@@ -232,7 +232,7 @@ fn a_variable_that_sets_nothing_is_odd_but_those_of_others_are_not() {
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     let told = told(
         "[[listener]]\naddress = '0.0.0.0:80'\nproxy_protocol = true\n[listener.tls]\ncertificates = []\n\
-         [admin]\ntoken_file = 'x'\ntls = {}\n[[registry.source]]\nkeys = '/a'\n",
+         [admin]\ntoken_file = 'x'\ntls = {}\n",
     );
     assert_eq!(
         told.problems(),
@@ -241,7 +241,50 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
             "pointsman.toml:4: listener[0].tls: is not supported in this version",
             "pointsman.toml:7: admin.token_file: is not supported in this version",
             "pointsman.toml:8: admin.tls: is not supported in this version",
-            "pointsman.toml:9: registry.source: is not supported in this version",
+        ]
+    );
+}
+
+#[test]
+fn sources_are_patterns_of_keys_in_the_order_of_the_file() {
+    let told = told(
+        "[registry]\nprefix = '/p'\n[[registry.source]]\nkeys = '/services/{service}/{instance}'\n\
+         [[registry.source]]\nkeys = 'greeter/{instance}'\nservice = 'greeter'\n",
+    );
+    let sources: Vec<String> = told.config().registry.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["/services/{service}/{instance}", "greeter/{instance}"]);
+    assert_eq!(told.config().registry.sources[1].find("greeter/10.0.0.1:80"), Some(("greeter", "10.0.0.1:80")));
+}
+
+#[test]
+fn no_two_readers_share_a_key() {
+    let source = |keys: &str| format!("[[registry.source]]\nkeys = '{keys}'\n");
+    let told = told(
+        &[
+            source("/services/{service}/{instance}"),
+            source("/services/web/{service}/{instance}"),
+            source("/pointsman/instances/{service}/{instance}"),
+            source("/{service}/{instance}"),
+            source("/pointsmen/{service}/{instance}"),
+            source("/hosts/{instance}"),
+            source("/named/{service}/{instance}") + "service = 'named'\n",
+            "[[registry.source]]\nkey = '/a/{service}/{instance}'\n".to_owned(),
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        told.problems(),
+        [
+            "pointsman.toml:4: registry.source[1].keys: reads all of \"/services/web/\", and registry.source[0] reads \"/services/\"",
+            "pointsman.toml:6: registry.source[2].keys: reads all of \"/pointsman/instances/\", and registry.prefix reads \"/pointsman/\"",
+            "pointsman.toml:8: registry.source[3].keys: reads all of \"/\", and registry.prefix reads \"/pointsman/\"",
+            "pointsman.toml:10: registry.source[4].keys: reads all of \"/pointsmen/\", and registry.source[3] reads \"/\"",
+            "pointsman.toml:12: registry.source[5].keys: has no {service}; then service has to say whose instances they are",
+            "pointsman.toml:12: registry.source[5].keys: reads all of \"/hosts/\", and registry.source[3] reads \"/\"",
+            "pointsman.toml:14: registry.source[6].keys: reads all of \"/named/\", and registry.source[3] reads \"/\"",
+            "pointsman.toml:15: registry.source[6].service: stands beside keys that name the service themselves",
+            "pointsman.toml:16: registry.source[7].keys: is missing",
+            "pointsman.toml:17: registry.source[7].key: unknown key; did you mean \"keys\"?",
         ]
     );
 }

@@ -13,11 +13,15 @@ pub struct Event {
     pub changes: Vec<Change>,
 }
 
-/// Who declared it. The file's declarations and the registry's never overwrite each other.
+/// Who declared it, in the order in which they win. What one declares never overwrites what another does: it lies
+/// beneath, and is in force again once the other is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     File,
+    /// Our own prefix.
     Registry,
+    /// Keys of other programs, by their place in the configuration from 0. They declare instances only.
+    Source(u8),
 }
 
 /// One record that is new, different or gone. A list arrives as the changes it makes.

@@ -32,9 +32,9 @@ pub struct Warning {
 impl Applied {
     /// `None` when nothing was said about any declared record. An event without changes is worth sending too:
     /// somebody may wait for its revision.
-    pub fn take_event(&mut self) -> Option<Event> {
+    pub fn take_event(&mut self, origin: Origin) -> Option<Event> {
         let revision = self.revision?;
-        Some(Event { origin: Origin::Registry, revision, changes: std::mem::take(&mut self.changes) })
+        Some(Event { origin, revision, changes: std::mem::take(&mut self.changes) })
     }
 
     /// Each odd record once per revision, because it is read once per revision; the rest of a flood is only counted.

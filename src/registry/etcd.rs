@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::connect::connect;
 use super::fault::Fault;
-use super::key::{Key, Prefix};
+use super::layout::Layout;
 use super::lineage::{self, Sighting};
 use super::reflector::{Bytes, Edit, Record};
 use crate::config::EtcdConfig;
@@ -82,11 +82,11 @@ pub struct Response {
 }
 
 impl Etcd {
-    pub async fn connect(config: &EtcdConfig, endpoint: &str, prefix: &Prefix) -> Result<Self, Fault> {
+    pub async fn connect(config: &EtcdConfig, endpoint: &str, layout: &Layout) -> Result<Self, Fault> {
         let client = connect(config, endpoint).await.map_err(Fault::Connect)?;
         let kv = client.kv_client().max_decoding_message_size(LIST_MESSAGE_MAX);
-        let (from, to) = prefix.range();
-        Ok(Self { endpoint: endpoint.into(), client, kv, meta: prefix.key(&Key::Meta), from, to })
+        let (from, to) = layout.range();
+        Ok(Self { endpoint: endpoint.into(), client, kv, meta: layout.meta(), from, to })
     }
 
     pub fn endpoint(&self) -> &str {
@@ -145,7 +145,7 @@ impl Etcd {
         limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await.map(drop)
     }
 
-    /// Everything under the prefix from this revision on.
+    /// Everything that is followed, from this revision on.
     pub async fn watch(&self, revision: u64) -> Result<Watch, Fault> {
         // No fragments: etcd cuts them in quadratic time, and one revision must stay one response.
         let options = WatchOptions::new().with_range(self.to.clone()).with_start_revision(revision as i64).with_progress_notify();

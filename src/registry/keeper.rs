@@ -1,7 +1,7 @@
 //! When the state is written to disk and when it is read back: at most every five seconds, on change, never on the path of
 //! an event.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -21,8 +21,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(path: Option<&Path>) -> Self {
-        Self { path: path.map(Path::to_owned), is_behind: false, not_before: Instant::now(), writing: None }
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self { path, is_behind: false, not_before: Instant::now(), writing: None }
     }
 
     /// There is something new to write.
@@ -45,7 +45,7 @@ impl Keeper {
         self.is_behind = false;
         self.not_before = Instant::now() + EVERY;
         let snapshot = Snapshot {
-            prefix: reflector.prefix().as_str().to_owned(),
+            prefix: reflector.layout().to_string(),
             revision: reflector.revision(),
             records: reflector.in_force().collect(),
         };

@@ -73,15 +73,17 @@ impl Prefix {
 }
 
 impl Key {
+    pub fn instance(service: &str, id: &str) -> Result<Self, KeyError> {
+        Ok(Self::Instance { service: service_name(service)?, id: instance_id(id)? })
+    }
+
     /// From what follows the prefix.
     pub fn parse(path: &str) -> Result<Self, KeyError> {
         let mut parts = path.strip_prefix('/').ok_or(KeyError::Kind)?.splitn(4, '/');
         let kind = parts.next().unwrap_or_default();
         match (kind, parts.next(), parts.next(), parts.next()) {
             ("meta", None, ..) => Ok(Self::Meta),
-            ("instances", Some(service), Some(id), None) => {
-                Ok(Self::Instance { service: service_name(service)?, id: instance_id(id)? })
-            }
+            ("instances", Some(service), Some(id), None) => Self::instance(service, id),
             ("overrides", Some(service), Some(id), None) => {
                 Ok(Self::Override { service: service_name(service)?, id: instance_id(id)? })
             }
@@ -157,8 +159,7 @@ mod tests {
         let name = || "[A-Za-z0-9._:@+-]{1,128}";
         prop_oneof![
             Just(Key::Meta),
-            (name(), name())
-                .prop_map(|(s, i)| Key::Instance { service: service_name(&s).unwrap(), id: instance_id(&i).unwrap() }),
+            (name(), name()).prop_map(|(s, i)| Key::instance(&s, &i).unwrap()),
             (name(), name())
                 .prop_map(|(s, i)| Key::Override { service: service_name(&s).unwrap(), id: instance_id(&i).unwrap() }),
             name().prop_map(|n| Key::Policy(service_name(&n).unwrap())),

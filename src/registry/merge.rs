@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::record::Kind;
 use super::reflector::{Bytes, Entries, Entry, Record, Reflector};
 
 /// A list under way: only what differs is held, so a relist of a registry that did not change holds nothing.
@@ -68,7 +67,7 @@ impl Comparison {
             });
             let is_same = match ours {
                 Some(entry) => entry.seen == revision,
-                None => matches!(Kind::of(reflector.prefix(), &key), Kind::Foreign | Kind::Meta),
+                None => !reflector.layout().kind(&key).is_kept(),
             };
             if !is_same {
                 let disagreement = Disagreement { ours: ours.map(|entry| entry.seen), listed: Some(revision) };

@@ -4,11 +4,14 @@
 //! 2. A `session` asks for the registry's identity. Another epoch or cluster id, a revision or raft term that went back
 //!    (`lineage`), or nothing known yet: everything is listed, page by page at one revision (`paging`, `merge`).
 //! 3. From the next revision on it watches. One response is applied to the map (`reflector`), each record read alone
-//!    (`key`, `record`), and what changed is one `Event`, in the channel before the next response is looked at.
+//!    (`layout`, `key`, `record`), and what changed is one `Event`, in the channel before the next response is looked at.
 //! 4. `pulse` notices a dead connection within 2.2 seconds; `audit` compares keys once a minute and after each reconnect.
 //! 5. Compaction, a message too large, drift, or a registry that is not the same any more: back to 2, on the same connection.
 //!    Any other `fault`: back to 1, resuming the watch where it was.
 //! 6. `keeper` writes what is in force to disk (`snapshot`), for a start while etcd is away. `status` shows all of this.
+//!
+//! Our own prefix and each source (keys of other programs, read as they are) has a `run` of its own, so none waits for
+//! another; `layout` is all that differs.
 //!
 //! Beside it, for who does not follow the registry but writes in it: `hold` keeps one key under a lease (the registrar), `store`
 //! asks and writes once (the commands).
@@ -30,6 +33,7 @@ mod fault;
 mod hold;
 mod keeper;
 mod key;
+mod layout;
 mod lineage;
 mod merge;
 mod paging;
@@ -48,6 +52,7 @@ mod stories;
 pub use connect::{ConnectError, connect, explain};
 pub use hold::{Held, Hold, HoldError, LeaseId, Notice, Opened, Sight, Written, revoke};
 pub use key::{Key, KeyError, Prefix};
+pub use layout::Layout;
 pub use record::Rejected;
 pub use run::run;
 pub use status::{REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, RelistReason, Source};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::key::{Key, KeyError, Prefix};
+use super::key::Key;
 use crate::model::{Change, Departure};
 use crate::wire::{self, ParseResult, Problem};
 
@@ -23,28 +23,6 @@ pub struct Rejected {
     pub reason: String,
     /// The revision whose value stays in force; `None` when there never was a good one.
     pub keeping: Option<u64>,
-}
-
-/// What a key is to the reflector.
-pub enum Kind {
-    /// Kept, compared and handed on.
-    Record(Key),
-    /// Identity of the registry: looked at, not kept.
-    Meta,
-    /// What proxies write about themselves, and kinds that only a newer version knows: passed over.
-    Foreign,
-    Malformed(KeyError),
-}
-
-impl Kind {
-    pub fn of(prefix: &Prefix, key: &[u8]) -> Self {
-        match prefix.parse(key) {
-            Ok(Key::Meta) => Self::Meta,
-            Ok(Key::Proxy(_)) | Err(KeyError::Kind) => Self::Foreign,
-            Ok(key) => Self::Record(key),
-            Err(error) => Self::Malformed(error),
-        }
-    }
 }
 
 /// The change that putting `value` under `key` makes, or what is wrong with it.
@@ -70,6 +48,16 @@ pub fn read(key: Key, value: &[u8]) -> Result<Readable, String> {
             readable(parsed, |certificate| Change::Certificate { name, certificate: Some(Box::new(certificate)) })
         }
         Key::Meta | Key::Proxy(_) => Err("this key declares nothing".to_owned()),
+    }
+}
+
+/// The same for a value that another program wrote for itself; its keys name instances only.
+pub fn read_foreign(key: Key, value: &[u8]) -> Result<Readable, String> {
+    match key {
+        Key::Instance { service, id } => {
+            readable(wire::parse_foreign_instance(value), |spec| Change::Instance { service, id, spec })
+        }
+        _ => Err("this key declares nothing".to_owned()),
     }
 }
 

@@ -13,17 +13,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::applied::{Applied, Warning};
-use super::key::Prefix;
+use super::layout::{Kind, Layout};
 use super::merge::{Comparison, Differing, Listing};
-use super::record::{self, Kind, Readable, Rejected};
+use super::record::{self, Readable, Rejected};
 use crate::model::Departure;
 
 pub struct Reflector {
-    prefix: Prefix,
+    layout: Layout,
     pub(super) entries: Entries,
     revision: u64,
     /// Keys edited since a comparison began; what it says about them is out of date.
     touched: Option<BTreeSet<Bytes>>,
+    /// One key that does not fit a source's pattern was named.
+    has_named_stray: bool,
 }
 
 /// Sorted as etcd sorts, so that pages can be merged with it. Keys include the prefix.
@@ -58,12 +60,12 @@ pub(super) struct Good {
 }
 
 impl Reflector {
-    pub fn new(prefix: Prefix) -> Self {
-        Self { prefix, entries: Entries::new(), revision: 0, touched: None }
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, entries: Entries::new(), revision: 0, touched: None, has_named_stray: false }
     }
 
-    pub fn prefix(&self) -> &Prefix {
-        &self.prefix
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     pub fn revision(&self) -> u64 {
@@ -149,8 +151,12 @@ impl Reflector {
 
     fn put(&mut self, record: Record, applied: &mut Applied) {
         let Record { key, value, revision } = record;
-        let read = match Kind::of(&self.prefix, &key) {
+        let read = match self.layout.kind(&key) {
             Kind::Foreign => return,
+            Kind::Stray => {
+                self.name_stray(&key, revision, applied);
+                return;
+            }
             Kind::Meta => {
                 applied.reached(revision);
                 applied.meta = Some(value);
@@ -161,7 +167,7 @@ impl Reflector {
                 if self.confirmed(&key, &value, revision, applied) {
                     return;
                 }
-                record::read(name, &value)
+                self.layout.read(name, &value)
             }
         };
         applied.reached(revision);
@@ -185,6 +191,16 @@ impl Reflector {
         }
     }
 
+    /// Such keys are common, and no mistake; but if the pattern is one, this is the only trace of it.
+    fn name_stray(&mut self, key: &[u8], revision: u64, applied: &mut Applied) {
+        if std::mem::replace(&mut self.has_named_stray, true) {
+            return;
+        }
+        let (key, layout) = (String::from_utf8_lossy(key).into_owned(), &self.layout);
+        let message = format!("does not fit {layout} and is passed over; further ones are not named");
+        applied.warnings.push(Warning { key, revision, message });
+    }
+
     /// The value in force was put again, as it is.
     fn confirmed(&mut self, key: &Bytes, value: &Bytes, revision: u64, applied: &mut Applied) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return false };
@@ -200,8 +216,8 @@ impl Reflector {
     }
 
     fn delete(&mut self, key: &Bytes, revision: u64, departure: Departure, applied: &mut Applied) {
-        let kind = Kind::of(&self.prefix, key);
-        if !matches!(kind, Kind::Foreign) {
+        let kind = self.layout.kind(key);
+        if !matches!(kind, Kind::Foreign | Kind::Stray) {
             applied.reached(revision);
         }
         let Some(entry) = self.entries.remove(key) else { return };
@@ -227,9 +243,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Change, Event};
+    use crate::config::KeyPattern;
+    use crate::model::{Change, Event, Origin};
+    use crate::registry::key::Prefix;
 
     const PREFIX: &str = "/p";
+
+    fn own() -> Reflector {
+        Reflector::new(Layout::Own(Prefix::new(PREFIX)))
+    }
 
     fn bytes(text: &str) -> Bytes {
         text.as_bytes().into()
@@ -255,7 +277,7 @@ mod tests {
     }
 
     fn event(applied: &mut Applied) -> (u64, Vec<String>) {
-        let event = applied.take_event().expect("an event");
+        let event = applied.take_event(Origin::Registry).expect("an event");
         (event.revision, event.changes.iter().map(shown).collect())
     }
 
@@ -269,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_relist_is_a_difference() {
-        let mut reflector = Reflector::new(Prefix::new(PREFIX));
+        let mut reflector = own();
         let a = record("/instances/s/a", "10.0.0.1:1", 3);
         let b = record("/instances/s/b", "10.0.0.2:1", 4);
         let c = record("/instances/s/c", "10.0.0.3:1", 5);
@@ -289,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_bad_record_is_rejected_alone_and_the_last_good_value_stays() {
-        let mut reflector = Reflector::new(Prefix::new(PREFIX));
+        let mut reflector = own();
         reflector.apply([put("/instances/s/a", "10.0.0.1:1", 2)]);
         let mut applied = reflector.apply([put("/instances/s/a", "nonsense", 3), put("/instances/s/b", "10.0.0.2:1", 3)]);
         assert_eq!(event(&mut applied), (3, vec!["s/b=10.0.0.2:1".into()]));
@@ -313,16 +335,49 @@ mod tests {
 
     #[test]
     fn what_proxies_write_about_themselves_makes_no_event() {
-        let mut reflector = Reflector::new(Prefix::new(PREFIX));
+        let mut reflector = own();
         let mut applied = reflector.apply([put("/proxies/p1", "{}", 5), delete("/proxies/p2", 6), put("/future/x", "", 7)]);
-        assert!(applied.take_event().is_none());
+        assert!(applied.take_event(Origin::Registry).is_none());
         assert_eq!(reflector.revision(), 7, "yet the watch resumes behind them");
         assert_eq!(reflector.len(), 0);
     }
 
     #[test]
+    fn a_source_is_a_reflector_like_ours_with_other_keys_and_values() {
+        let keys = KeyPattern::parse("/p/{service}/{instance}").unwrap();
+        let own = Prefix::new("/own");
+        let mut reflector = Reflector::new(Layout::Source { number: 0, keys, own });
+        let a = record("/s/a", "10.0.0.1:1 weight=5", 3);
+        let b = record("/s/b", r#"{"Op":0,"Addr":"10.0.0.2:1"}"#, 4);
+        let bad = record("/s/c", r#"{"IP":"10.0.0.2"}"#, 5);
+        let unnamed = record("/s/d!", "10.0.0.4:1", 6);
+        let setting = record("/subdomain", "shop", 7);
+        let mut listed = list(&mut reflector, &[a, b, bad, unnamed, setting], 9);
+        assert_eq!(event(&mut listed), (9, vec!["s/a=10.0.0.1:1".into(), "s/b=10.0.0.2:1".into()]));
+        let rejected: Vec<String> = listed.rejected.iter().map(ToString::to_string).collect();
+        assert!(rejected.len() == 2 && rejected[0].starts_with("/p/s/c (revision 5): no form of an instance"), "{rejected:?}");
+        assert!(rejected[1].starts_with("/p/s/d! (revision 6): the instance in the key: the name has '!'"), "{rejected:?}");
+        assert_eq!(listed.warnings.len(), 1, "{:?}", listed.warnings);
+        assert_eq!(
+            listed.warnings[0].message,
+            "does not fit /p/{service}/{instance} and is passed over; further ones are not named"
+        );
+
+        let mut applied = reflector.apply([put("/subdomain", "shops", 10), put("/s/e/f", "10.0.0.1:1", 11)]);
+        assert!(applied.warnings.is_empty() && applied.take_event(Origin::Source(0)).is_none());
+        let mut applied = reflector.apply([delete("/s/a", 12), delete("/s/d!", 12), put("/s/b", "nonsense", 12)]);
+        assert_eq!((event(&mut applied), applied.cleared), ((12, vec!["s/a Deleted".into()]), vec!["/p/s/d!".to_owned()]));
+        assert_eq!(applied.rejected[0].keeping, Some(4));
+
+        let mut comparison = reflector.begin_comparison();
+        let there = [("/s/b", 12), ("/s/c", 5), ("/s/e/f", 11), ("/subdomain", 10)];
+        comparison.page(&reflector, there.map(|(key, revision)| record(key, "", revision)).to_vec());
+        assert!(reflector.end_comparison(comparison).is_empty(), "what is passed over is not missing");
+    }
+
+    #[test]
     fn a_comparison_finds_what_the_watch_lost_and_forgives_what_it_just_brought() {
-        let mut reflector = Reflector::new(Prefix::new(PREFIX));
+        let mut reflector = own();
         for (n, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
             reflector.apply([put(&format!("/instances/s/{id}"), "10.0.0.1:1", n as u64 + 2)]);
         }
@@ -386,7 +441,7 @@ mod tests {
             let mut etcd: BTreeMap<u8, (u8, u64)> = BTreeMap::new();
             let mut history: Vec<Vec<Edit>> = Vec::new();
             let (mut revision, mut delivered) = (1u64, 0usize);
-            let mut reflector = Reflector::new(Prefix::new(PREFIX));
+            let mut reflector = own();
             let mut map = BTreeMap::new();
 
             let listed = |etcd: &BTreeMap<u8, (u8, u64)>| -> Vec<Record> {
@@ -409,12 +464,12 @@ mod tests {
                         let upto = delivered.max(history.len().min(delivered.saturating_add(n)));
                         let edits = history[delivered..upto].concat();
                         delivered = upto;
-                        follow(&mut map, reflector.apply(edits).take_event());
+                        follow(&mut map, reflector.apply(edits).take_event(Origin::Registry));
                     }
                     Happening::DeliverAgain(n) => {
                         let edits = history[delivered.saturating_sub(n)..delivered].concat();
                         let before = map.clone();
-                        follow(&mut map, reflector.apply(edits).take_event());
+                        follow(&mut map, reflector.apply(edits).take_event(Origin::Registry));
                         prop_assert_eq!(&before, &map);
                     }
                     Happening::Relist | Happening::Wipe => {
@@ -423,7 +478,7 @@ mod tests {
                             history.clear();
                             revision = 1;
                         }
-                        follow(&mut map, list(&mut reflector, &listed(&etcd), revision).take_event());
+                        follow(&mut map, list(&mut reflector, &listed(&etcd), revision).take_event(Origin::Registry));
                         delivered = history.len();
                     }
                 }

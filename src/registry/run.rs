@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::etcd::Etcd;
 use super::fault::Fault;
 use super::keeper::Keeper;
-use super::key::Prefix;
+use super::layout::Layout;
 use super::reflector::Reflector;
 use super::rotation::Rotation;
 use super::session::Follower;
@@ -21,17 +21,17 @@ use crate::config::EtcdConfig;
 use crate::model::Event;
 
 /// Follows the registry until `shutdown` says true (or is dropped), or nobody receives the events any more.
-/// The first event carries the whole list. `snapshot` is where the last applied state is kept.
+/// The first event carries the whole list. `snapshot` is where the last applied state is kept; that of a source, beside it.
 pub async fn run(
     config: &EtcdConfig,
-    prefix: &str,
+    layout: Layout,
     snapshot: Option<&Path>,
     events: mpsc::Sender<Event>,
     status: Arc<RegistryStatus>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let reflector = Reflector::new(Prefix::new(prefix));
-    let follower = Follower::new(reflector, Keeper::new(snapshot), events.clone(), status.clone());
+    let keeper = Keeper::new(snapshot.map(|own| layout.snapshot(own)));
+    let follower = Follower::new(Reflector::new(layout), keeper, events.clone(), status.clone());
     let rotation = Rotation::new(&config.endpoints, fastrand::Rng::new());
     let memory_due = snapshot.map(|_| Instant::now() + STARTUP_WAIT);
     let mut registry = Registry { config, follower, rotation, status, memory_due, troubles: BTreeSet::new() };
@@ -77,8 +77,8 @@ impl Registry<'_> {
     /// While it takes long and nothing was ever known, what the disk remembers is handed out.
     async fn connect(&mut self) -> Result<Etcd, Fault> {
         let endpoint = self.rotation.current().to_owned();
-        let prefix = self.follower.reflector.prefix().clone();
-        let mut attempt = Box::pin(Etcd::connect(self.config, &endpoint, &prefix));
+        let layout = self.follower.reflector.layout().clone();
+        let mut attempt = Box::pin(Etcd::connect(self.config, &endpoint, &layout));
         let Some(due) = self.memory_due else {
             return attempt.await;
         };
@@ -87,7 +87,7 @@ impl Registry<'_> {
         }
         self.memory_due = None;
         if !self.status.is_synced()
-            && let Some(snapshot) = self.follower.keeper.load(prefix.as_str()).await
+            && let Some(snapshot) = self.follower.keeper.load(&layout.to_string()).await
         {
             self.follower.start_from(snapshot).await;
         }
@@ -96,13 +96,14 @@ impl Registry<'_> {
 
     fn lost(&mut self, fault: &Fault) {
         let (endpoint, reason, n_keys) = (self.rotation.current(), fault.to_string(), self.follower.reflector.len());
+        let keys = self.follower.reflector.layout();
         if self.status.disconnected(reason.clone()) {
             self.troubles.clear();
         }
         if self.troubles.len() < TROUBLES_MAX && self.troubles.insert(reason.clone()) {
-            warn!(endpoint, reason, n_keys, "Registry not reached; what is in force stays in force");
+            warn!(%keys, endpoint, reason, n_keys, "Registry not reached; what is in force stays in force");
         } else {
-            debug!(endpoint, reason, n_keys, "Registry still not reached");
+            debug!(%keys, endpoint, reason, n_keys, "Registry still not reached");
         }
     }
 }

@@ -93,6 +93,7 @@ impl Follower {
         self.status.relisted(reason);
         self.status.answered();
         info!(
+            keys = %self.reflector.layout(),
             %reason,
             revision = sighting.revision,
             n_keys = self.reflector.len(),
@@ -196,7 +197,7 @@ impl Follower {
     fn connected(&self, etcd: &Etcd) {
         if !self.status.is_connected() {
             self.status.connected_to(etcd.endpoint());
-            info!(endpoint = etcd.endpoint(), "Registry connected");
+            info!(keys = %self.reflector.layout(), endpoint = etcd.endpoint(), "Registry connected");
         }
     }
 
@@ -221,7 +222,7 @@ impl Follower {
     async fn hand_out(&mut self, mut applied: Applied, source: Source) {
         self.status.applied(&applied, self.reflector.len());
         applied.log();
-        let Some(event) = applied.take_event() else { return };
+        let Some(event) = applied.take_event(self.reflector.layout().origin()) else { return };
         if !event.changes.is_empty() {
             self.keeper.changed();
         }

@@ -48,7 +48,9 @@ impl Snapshot {
             "records": self.records.len(),
             "checksum": format!("{:016x}", checksum(&body)),
         });
-        let beside = path.with_extension("tmp");
+        // Files of sources differ from our own only behind its name.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".tmp");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         writeln!(file, "{head}")?;
         file.write_all(&body)?;

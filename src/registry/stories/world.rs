@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::EtcdConfig;
 use crate::model::{Change, Event};
-use crate::registry::{RegistryStatus, connect, run};
+use crate::registry::{Layout, Prefix, RegistryStatus, connect, run};
 
 pub const PREFIX: &str = "/pointsman";
 
@@ -221,6 +221,10 @@ pub struct Seen {
 
 impl Following {
     pub fn start(config: EtcdConfig, snapshot: Option<PathBuf>) -> Self {
+        Self::of(Layout::Own(Prefix::new(PREFIX)), config, snapshot)
+    }
+
+    pub fn of(layout: Layout, config: EtcdConfig, snapshot: Option<PathBuf>) -> Self {
         let status = Arc::new(RegistryStatus::new("etcd"));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (shutdown, is_over) = watch::channel(false);
@@ -232,7 +236,7 @@ impl Following {
             }
         });
         let running = tokio::spawn(async move {
-            run(&config, PREFIX, snapshot.as_deref(), sender, handed, is_over).await;
+            run(&config, layout, snapshot.as_deref(), sender, handed, is_over).await;
         });
         Self { status, seen, shutdown, running }
     }

@@ -1,0 +1,109 @@
+//! Who follows etcd: one reflector for our own prefix, one for each source, and what they all say as one reading.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::admin::{RegistryReading, RejectedRecord, SourceReading};
+use crate::config::{EtcdConfig, RegistryConfig};
+use crate::model::Event;
+use crate::registry::{self, Layout, REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, Rejected};
+
+pub struct Following {
+    config: RegistryConfig,
+    own: (Layout, Arc<RegistryStatus>),
+    sources: Vec<(Layout, Arc<RegistryStatus>)>,
+}
+
+impl Following {
+    /// `kind` as the configuration has it: `etcd` or `embedded`.
+    pub fn new(config: &RegistryConfig, kind: &'static str) -> Self {
+        let status = || Arc::new(RegistryStatus::new(kind));
+        let own = Layout::Own(registry::Prefix::new(&config.prefix));
+        let sources = Layout::sources(&config.prefix, &config.sources);
+        Self { config: config.clone(), own: (own, status()), sources: sources.map(|layout| (layout, status())).collect() }
+    }
+
+    /// Ends once `shutdown` says so and everything is written.
+    pub fn start(&self, etcd: &EtcdConfig, events: &mpsc::Sender<Event>, shutdown: &watch::Receiver<bool>) -> JoinHandle<()> {
+        let mut reflectors = JoinSet::new();
+        for (layout, status) in std::iter::once(&self.own).chain(&self.sources) {
+            let (layout, status, etcd) = (layout.clone(), status.clone(), etcd.clone());
+            let (events, snapshot, shutdown) = (events.clone(), self.config.snapshot.clone(), shutdown.clone());
+            reflectors.spawn(async move {
+                registry::run(&etcd, layout, snapshot.as_deref(), events, status, shutdown).await;
+            });
+        }
+        tokio::spawn(async move { while reflectors.join_next().await.is_some() {} })
+    }
+
+    pub fn reading(&self) -> RegistryReading {
+        let mut all = reading(self.own.1.report());
+        for (layout, status) in &self.sources {
+            let one = reading(status.report());
+            all.sources.push(SourceReading {
+                keys: layout.to_string(),
+                connected: one.connected,
+                trouble: one.trouble.clone(),
+                source: one.source,
+                stale: one.stale,
+                n_keys: one.n_keys,
+                n_rejected: one.n_rejected,
+            });
+            add(&mut all, one);
+        }
+        all
+    }
+}
+
+fn reading(report: RegistryReport) -> RegistryReading {
+    RegistryReading {
+        kind: report.kind,
+        connected: report.connected,
+        endpoint: report.endpoint,
+        trouble: report.trouble,
+        source: report.source.map(|source| source.as_str()),
+        stale: report.stale,
+        n_keys: report.n_keys,
+        last_event_age: report.last_event_age,
+        last_answer_age: report.last_answer_age,
+        n_rejected: report.n_rejected,
+        rejected: report.rejected.into_iter().map(rejected).collect(),
+        n_puts: report.n_puts,
+        n_deletes: report.n_deletes,
+        n_warnings: report.n_warnings,
+        n_drifts: report.n_drifts,
+        relists: report.n_relists.iter().map(|(reason, n)| (reason.as_str(), *n)).collect(),
+        sources: Vec::new(),
+    }
+}
+
+/// The whole is as connected and as current as the worst of its parts; counts add up.
+fn add(all: &mut RegistryReading, one: RegistryReading) {
+    all.connected &= one.connected;
+    all.stale |= one.stale;
+    all.last_event_age = both(all.last_event_age, one.last_event_age, Duration::min);
+    all.last_answer_age = both(all.last_answer_age, one.last_answer_age, Duration::max);
+    all.n_keys += one.n_keys;
+    all.n_rejected += one.n_rejected;
+    let room = REJECTED_LISTED_MAX.saturating_sub(all.rejected.len());
+    all.rejected.extend(one.rejected.into_iter().take(room));
+    all.n_puts += one.n_puts;
+    all.n_deletes += one.n_deletes;
+    all.n_warnings += one.n_warnings;
+    all.n_drifts += one.n_drifts;
+    for ((_, all), (_, one)) in all.relists.iter_mut().zip(one.relists) {
+        *all += one;
+    }
+}
+
+fn both(a: Option<Duration>, b: Option<Duration>, which: fn(Duration, Duration) -> Duration) -> Option<Duration> {
+    a.zip(b).map(|(a, b)| which(a, b)).or(a).or(b)
+}
+
+fn rejected(record: Rejected) -> RejectedRecord {
+    let Rejected { key, revision, reason, keeping } = record;
+    RejectedRecord { key, revision, reason, keeping }
+}
