@@ -25,8 +25,12 @@ impl World {
     }
 
     fn apply(&mut self, changes: Vec<Change>) -> Applied {
+        self.apply_of(Origin::Registry, changes)
+    }
+
+    fn apply_of(&mut self, origin: Origin, changes: Vec<Change>) -> Applied {
         self.revision += 1;
-        let event = Event { origin: Origin::Registry, revision: self.revision, changes };
+        let event = Event { origin, revision: self.revision, changes };
         self.catalog.apply(vec![event], vec![], self.now, self.wall)
     }
 
@@ -195,6 +199,40 @@ fn a_dns_name_is_used_once_resolved_and_its_last_good_address_stays() {
 
     let applied = world.apply(vec![gone("s", "a")]);
     assert_eq!(applied.names, Some(BTreeSet::new()));
+}
+
+#[test]
+fn whoever_comes_first_is_in_force_and_whoever_leaves_uncovers_the_next() {
+    let mut world = World::new();
+    let origins = [Origin::Source(1), Origin::Source(0), Origin::Registry, Origin::File];
+    for (n, origin) in origins.into_iter().enumerate() {
+        world.apply_of(origin, vec![put("s", "a", &format!("10.0.0.{n}:80"))]);
+        assert_eq!(world.pool("s"), [format!("a 10.0.0.{n}:80 100 ready")], "{origin:?} comes before those until now");
+    }
+    for beneath in [Origin::Source(1), Origin::Registry] {
+        let before = world.service("s").pool.all()[0].clone();
+        world.apply_of(beneath, vec![put("s", "a", "10.0.0.9:80")]);
+        assert!(Arc::ptr_eq(&before, &world.service("s").pool.all()[0]), "{beneath:?} changes nothing that is in force");
+    }
+    world.apply_of(Origin::Registry, vec![gone("s", "a")]);
+    world.apply_of(Origin::File, vec![gone("s", "a")]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready"]);
+    world.apply_of(Origin::Source(0), vec![gone("s", "a")]);
+    assert_eq!(world.pool("s"), ["a 10.0.0.9:80 100 ready"]);
+    world.apply_of(Origin::Source(1), vec![gone("s", "a")]);
+    assert!(world.live.load().services.get("s").is_none());
+}
+
+#[test]
+fn only_our_own_prefix_moves_the_revision_and_all_must_be_heard_of() {
+    let mut world = World::new();
+    world.catalog = std::mem::replace(&mut world.catalog, Catalog::new(Arc::default(), Arc::default())).with_sources(1);
+    let seen = |world: &World| (world.live.load().revision, world.live.load().registry_known);
+    world.apply_of(Origin::File, vec![]);
+    world.apply(vec![]);
+    assert_eq!(seen(&world), (2, false));
+    assert_eq!(world.apply_of(Origin::Source(0), vec![put("s", "a", "10.0.0.1:80")]).revision, 2);
+    assert_eq!(seen(&world), (2, true));
 }
 
 #[test]

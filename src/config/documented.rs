@@ -87,7 +87,7 @@ fn the_examples_load_without_a_word() {
     assert_eq!((config.listeners.len(), config.routes.len(), config.services.len()), (2, 2, 2));
 
     let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     let (_directory, layers) = layers_of(&blocks.concat());
     assert!(load(&layers).is_ok_and(|(_, warnings)| warnings.is_empty()));
 }

@@ -6,9 +6,10 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, GetOptions, KvClient};
+use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
 use tokio::time::timeout;
 
+use super::layout::{Kind, Layout};
 use super::{ConnectError, Key, KeyError, Prefix, connect, explain};
 use crate::config::EtcdConfig;
 use crate::model::{CertificateSpec, InstanceSpec, Override, RouteSpec, ServicePolicy};
@@ -74,15 +75,31 @@ impl Store {
 
     pub async fn get(&mut self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let answer = within(self.kv.get(self.prefix.key(key), None)).await?;
-        Ok(answer.kvs().first().map(|record| self.entry(record)))
+        Ok(answer.kvs().first().map(|record| entry(self.prefix.parse(record.key()), record)))
     }
 
     /// `folder` stands below the prefix, as in `/instances/orders/`; `/` is everything.
     pub async fn list(&mut self, folder: &str) -> Result<Listing, StoreError> {
-        let from = format!("{}{folder}", self.prefix.as_str());
-        // Every folder ends in a slash, and a zero is what follows a slash.
-        let end = format!("{}0", from.trim_end_matches('/'));
-        let mut next = from.into_bytes();
+        let prefix = self.prefix.clone();
+        let folder = Prefix::new(&format!("{}{folder}", prefix.as_str()));
+        self.range(folder.range(), |raw| Some(prefix.parse(raw))).await
+    }
+
+    /// Instances of another program. What does not fit its pattern is left out.
+    pub async fn list_source(&mut self, source: &Layout) -> Result<Listing, StoreError> {
+        let key = |raw: &[u8]| match source.kind(raw) {
+            Kind::Record(key) => Some(Ok(key)),
+            Kind::Malformed(error) => Some(Err(error)),
+            Kind::Meta | Kind::Foreign | Kind::Stray => None,
+        };
+        self.range(source.range(), key).await
+    }
+
+    async fn range(
+        &mut self,
+        (mut next, end): (Vec<u8>, Vec<u8>),
+        key: impl Fn(&[u8]) -> Option<Result<Key, KeyError>>,
+    ) -> Result<Listing, StoreError> {
         let mut listing = Listing { revision: 0, entries: Vec::new() };
         loop {
             let at = i64::try_from(listing.revision).unwrap_or(0);
@@ -91,7 +108,7 @@ impl Store {
             if listing.revision == 0 {
                 listing.revision = page.header().map_or(0, |header| header.revision().unsigned_abs());
             }
-            listing.entries.extend(page.kvs().iter().map(|record| self.entry(record)));
+            listing.entries.extend(page.kvs().iter().filter_map(|record| Some(entry(key(record.key())?, record))));
             match page.kvs().last() {
                 Some(last) if page.more() => next = [last.key(), b"\0"].concat(),
                 _ => return Ok(listing),
@@ -116,19 +133,24 @@ impl Store {
     pub fn full(&self, key: &Key) -> String {
         self.prefix.key(key)
     }
+}
 
-    fn entry(&self, record: &etcd_client::KeyValue) -> Entry {
-        Entry {
-            raw_key: String::from_utf8_lossy(record.key()).into_owned(),
-            key: self.prefix.parse(record.key()),
-            value: record.value().to_vec(),
-            revision: record.mod_revision().unsigned_abs(),
-            leased: record.lease() != 0,
-        }
+fn entry(key: Result<Key, KeyError>, record: &KeyValue) -> Entry {
+    Entry {
+        raw_key: String::from_utf8_lossy(record.key()).into_owned(),
+        key,
+        value: record.value().to_vec(),
+        revision: record.mod_revision().unsigned_abs(),
+        leased: record.lease() != 0,
     }
 }
 
 impl Record {
+    /// What another program wrote for itself is an instance.
+    pub fn read_foreign(value: &[u8]) -> ParseResult<Self> {
+        wire::parse_foreign_instance(value).map(|Parsed { value, warnings }| Parsed { value: Self::Instance(value), warnings })
+    }
+
     /// With everything that is wrong, or what is odd about it.
     pub fn read(key: &Key, value: &[u8]) -> ParseResult<Self> {
         fn of<T>(parsed: ParseResult<T>, record: impl FnOnce(T) -> Record) -> ParseResult<Record> {

@@ -32,6 +32,8 @@ mod retries;
 mod routing;
 /// Signals.
 mod shutdown;
+/// Instances that other programs registered.
+mod sources;
 
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;

@@ -32,11 +32,13 @@ pub fn in_configuration(loaded: &Result<(Config, Problems), Problems>) -> Vec<Fi
     problems.lines().map(|text| Finding { weight, key: None, revision: None, text }).collect()
 }
 
-/// `config`: what the file declares, if it can be read; routes and services of both may name each other.
-pub fn in_registry(entries: &[Entry], config: Option<&Config>) -> Vec<Finding> {
+/// `own`: what stands under our prefix. `foreign`: what other programs registered, in the order in which it wins.
+/// `config`: what the file declares, if it can be read; routes and services of all may name each other.
+pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) -> Vec<Finding> {
     let mut declared = Declared::default();
     let mut found = Vec::new();
-    for entry in entries {
+    let own = own.iter().map(|entry| (entry, false));
+    for (entry, is_foreign) in own.chain(foreign.iter().map(|entry| (entry, true))) {
         let key = match &entry.key {
             Ok(key) => key,
             // A newer writer may know more kinds of records.
@@ -49,7 +51,7 @@ pub fn in_registry(entries: &[Entry], config: Option<&Config>) -> Vec<Finding> {
                 continue;
             }
         };
-        match Record::read(key, &entry.value) {
+        match if is_foreign { Record::read_foreign(&entry.value) } else { Record::read(key, &entry.value) } {
             Ok(parsed) => {
                 found.extend(parsed.warnings.iter().map(|warning| about(entry, Weight::Warning, warning.to_string())));
                 declared.note(key, &parsed.value, entry);
@@ -88,8 +90,10 @@ impl<'a> Declared<'a> {
         match (key, record) {
             (Key::Instance { service, id }, Record::Instance(spec)) => {
                 self.services.insert(service.clone());
-                self.ids.insert((service.clone(), id.clone()));
-                self.addresses.entry((service.clone(), spec.address.clone())).or_default().push(entry);
+                // Who comes later under the same name is not in force, and gets no traffic.
+                if self.ids.insert((service.clone(), id.clone())) {
+                    self.addresses.entry((service.clone(), spec.address.clone())).or_default().push(entry);
+                }
             }
             (Key::Policy(service), _) => {
                 self.services.insert(service.clone());
@@ -143,20 +147,25 @@ fn about(entry: &Entry, weight: Weight, message: String) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Prefix;
+
+    fn entries(prefix: &str, records: &[(&str, &str)]) -> Vec<Entry> {
+        let entry = |(revision, (path, value)): (u64, &(&str, &str))| Entry {
+            raw_key: format!("{prefix}{path}"),
+            key: Key::parse(path),
+            value: value.as_bytes().to_vec(),
+            revision,
+            leased: false,
+        };
+        (1..).zip(records).map(entry).collect()
+    }
 
     /// Records as `key value` → what is found, weights first.
     fn check(records: &[(&str, &str)], expected: &[(Weight, &str)]) {
-        let prefix = Prefix::new("/p");
-        let entries: Vec<Entry> = (1..)
-            .zip(records)
-            .map(|(revision, (key, value))| {
-                let raw_key = format!("/p{key}");
-                let key = prefix.parse(raw_key.as_bytes());
-                Entry { raw_key, key, value: value.as_bytes().to_vec(), revision, leased: false }
-            })
-            .collect();
-        let found = in_registry(&entries, None);
+        check_with(records, &[], expected);
+    }
+
+    fn check_with(own: &[(&str, &str)], foreign: &[(&str, &str)], expected: &[(Weight, &str)]) {
+        let found = in_registry(&entries("/p", own), &entries("/theirs", foreign), None);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(found.len(), expected.len(), "{texts:#?}");
         for (finding, (weight, part)) in found.iter().zip(expected) {
@@ -193,6 +202,19 @@ mod tests {
             (Weight::Warning, "new_field"),
         ];
         check(&records, &expected);
+    }
+
+    #[test]
+    fn what_others_registered_counts_unless_ours_hides_it() {
+        let own = [("/instances/orders/a1", "10.0.0.1:80"), ("/routes/shop", r#"{"service":"cart"}"#)];
+        let foreign = [
+            ("/instances/orders/a1", r#"{"Op":0,"Addr":"10.0.0.1:80"}"#),
+            ("/instances/cart/c1", r#"{"Op":1,"Addr":"10.0.0.1:80"}"#),
+            ("/instances/cart/c 2", "10.0.0.1:80"),
+        ];
+        let expected =
+            [(Weight::Problem, "/theirs/instances/cart/c1 (revision 2): Op: 1"), (Weight::Problem, "the instance in the key")];
+        check_with(&own, &foreign, &expected);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::failure::Failure;
 use super::global::{Global, block_on};
 use super::print::{self, Tone, is_coloured};
-use crate::config::load;
+use crate::config::{Config, load};
+use crate::registry::{Entry, Layout};
 use findings::{Finding, Weight, in_configuration, in_registry};
 
 #[derive(Debug, Args)]
@@ -22,7 +23,7 @@ Examples:
   pointsman check --registry --etcd http://10.0.0.1:2379
   pointsman check --registry --json")]
 pub struct CheckArgs {
-    /// Also every record under the prefix, and what they say of each other
+    /// Also every record under the prefix and of the sources, and what they say of each other
     #[arg(long)]
     registry: bool,
 }
@@ -34,9 +35,9 @@ impl CheckArgs {
         let mut n_records = 0;
         if self.registry {
             let config = loaded.as_ref().ok().map(|(config, _)| config);
-            let listing = block_on(async { Ok(global.store().await?.list("/").await?) })?;
-            n_records = listing.entries.len();
-            found.extend(in_registry(&listing.entries, config));
+            let (own, foreign) = block_on(listed(global, config))?;
+            n_records = own.len() + foreign.len();
+            found.extend(in_registry(&own, &foreign, config));
         }
         let n_problems = found.iter().filter(|finding| finding.weight == Weight::Problem).count();
         if global.json {
@@ -55,6 +56,17 @@ impl CheckArgs {
         }
         Ok(if n_problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// What stands under our prefix, and what the sources have, if the configuration says which.
+async fn listed(global: &Global, config: Option<&Config>) -> Result<(Vec<Entry>, Vec<Entry>), Failure> {
+    let mut store = global.store().await?;
+    let own = store.list("/").await?.entries;
+    let mut foreign = Vec::new();
+    for source in config.iter().flat_map(|config| Layout::sources(&config.registry.prefix, &config.registry.sources)) {
+        foreign.extend(store.list_source(&source).await?.entries);
+    }
+    Ok((own, foreign))
 }
 
 fn line(finding: &Finding) -> String {

@@ -26,6 +26,19 @@ impl World {
         self.handle().block_on(transact(&self.registry_url(), records))
     }
 
+    /// Writes or deletes a key outside the prefix, as another program would; does not wait for the proxy.
+    pub fn elsewhere(&self, key: &str, value: Option<&str>) -> i64 {
+        let work = async {
+            let mut client = Client::connect([self.registry_url()], None).await.expect("a registry");
+            let header = match value {
+                Some(value) => client.put(key, value, None).await.expect("the registry takes a value").header().cloned(),
+                None => client.delete(key, None).await.expect("the registry deletes").header().cloned(),
+            };
+            header.expect("an answer has a header").revision()
+        };
+        self.handle().block_on(work)
+    }
+
     /// Forgets what was before this revision.
     pub fn compact(&self, revision: i64) {
         let compact = async {
