@@ -63,12 +63,12 @@ pub struct RegistryReading {
     pub n_drifts: u64,
     /// By reason.
     pub relists: Vec<(&'static str, u64)>,
-    /// What else is followed. All but `endpoint`, `source` and `trouble` above takes these in.
+    /// What else is followed. All above but `endpoint` and `source` takes these in.
     pub sources: Vec<SourceReading>,
 }
 
 /// Keys of other programs at one moment; the fields as above.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct SourceReading {
     /// Their pattern, as configured.
     pub keys: String,

@@ -42,17 +42,7 @@ impl Following {
     pub fn reading(&self) -> RegistryReading {
         let mut all = reading(self.own.1.report());
         for (layout, status) in &self.sources {
-            let one = reading(status.report());
-            all.sources.push(SourceReading {
-                keys: layout.to_string(),
-                connected: one.connected,
-                trouble: one.trouble.clone(),
-                source: one.source,
-                stale: one.stale,
-                n_keys: one.n_keys,
-                n_rejected: one.n_rejected,
-            });
-            add(&mut all, one);
+            add(&mut all, layout.to_string(), reading(status.report()));
         }
         all
     }
@@ -81,7 +71,17 @@ fn reading(report: RegistryReport) -> RegistryReading {
 }
 
 /// The whole is as connected and as current as the worst of its parts; counts add up.
-fn add(all: &mut RegistryReading, one: RegistryReading) {
+fn add(all: &mut RegistryReading, keys: String, one: RegistryReading) {
+    all.trouble = all.trouble.take().or(one.trouble.as_ref().map(|trouble| format!("source {keys}: {trouble}")));
+    all.sources.push(SourceReading {
+        keys,
+        connected: one.connected,
+        trouble: one.trouble,
+        source: one.source,
+        stale: one.stale,
+        n_keys: one.n_keys,
+        n_rejected: one.n_rejected,
+    });
     all.connected &= one.connected;
     all.stale |= one.stale;
     all.last_event_age = both(all.last_event_age, one.last_event_age, Duration::min);
@@ -106,4 +106,39 @@ fn both(a: Option<Duration>, b: Option<Duration>, which: fn(Duration, Duration) 
 fn rejected(record: Rejected) -> RejectedRecord {
     let Rejected { key, revision, reason, keeping } = record;
     RejectedRecord { key, revision, reason, keeping }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(n: u64, connected: bool) -> RegistryReading {
+        let age = Some(Duration::from_secs(n));
+        let trouble = (!connected).then(|| "permission denied".to_owned());
+        RegistryReading {
+            connected,
+            trouble,
+            stale: !connected,
+            n_keys: n,
+            n_rejected: n as usize,
+            last_event_age: age,
+            last_answer_age: age,
+            relists: vec![("start", n)],
+            ..RegistryReading::default()
+        }
+    }
+
+    #[test]
+    fn the_whole_is_as_good_as_its_worst_part_and_says_which_that_is() {
+        let mut all = one(5, true);
+        add(&mut all, "/a/{instance}".to_owned(), one(2, true));
+        assert!(all.connected && !all.stale && all.trouble.is_none());
+        add(&mut all, "/b/{instance}".to_owned(), one(9, false));
+        assert!(!all.connected && all.stale);
+        assert_eq!(all.trouble.as_deref(), Some("source /b/{instance}: permission denied"));
+        assert_eq!((all.n_keys, all.n_rejected, all.relists[0].1), (16, 16, 16));
+        assert_eq!(all.last_event_age.zip(all.last_answer_age), Some((Duration::from_secs(2), Duration::from_secs(9))));
+        let parts: Vec<_> = all.sources.iter().map(|source| (source.keys.as_str(), source.connected, source.n_keys)).collect();
+        assert_eq!(parts, [("/a/{instance}", true, 2), ("/b/{instance}", false, 9)]);
+    }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use etcd_client::{Client, DeleteOptions, Permission, PermissionType, Txn, TxnOp};
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Credentials, EtcdConfig};
+use crate::config::{Credentials, EtcdConfig, KeyPattern};
+use crate::registry::Layout;
 
 use self::world::{Cluster, Following, Line, PREFIX, config, key, listed};
 
@@ -104,6 +105,36 @@ async fn a_compaction_during_an_outage_leads_to_a_difference() {
     assert_eq!(following.relists(), BTreeMap::from([("compacted", 1), ("start", 1)]));
     let (gone, last) = following.look(|seen| (seen.gone.clone(), seen.events.last().copied()));
     assert_eq!((gone, last), (vec!["s/b Unlisted".to_owned()], Some((revision, 2))), "a and c were not touched");
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_followed_through_an_outage_as_our_own_prefix_is() {
+    let etcd = Cluster::start(1).await;
+    let mut client = etcd.client().await;
+    for id in ["a", "b", "c"] {
+        client.put(format!("/services/s/{id}"), "10.0.0.1:80", None).await.unwrap();
+    }
+    put(&mut client, "s/own", "10.0.0.1:80").await;
+    let keys = KeyPattern::parse("/services/{service}/{instance}").unwrap();
+    let layout = Layout::sources(PREFIX, &[keys]).next().unwrap();
+    let line = Line::to(&etcd.url(0)).await;
+    let following = Following::of(layout, config(std::slice::from_ref(&line.url)), None);
+    following.eventually("the list", |seen, _| seen.map.len() == 3).await;
+
+    line.cut();
+    following.eventually("the loss", |_, status| status.report().stale).await;
+    client.delete("/services/s/b", None).await.unwrap();
+    client.put("/services/s/c", r#"{"host":"10.0.0.3","port":80}"#, None).await.unwrap();
+    let last = client.put("/services/s/a", "nonsense", None).await.unwrap();
+    client.compact(last.header().unwrap().revision(), None).await.unwrap();
+    line.mend();
+
+    following.eventually("the difference", |seen, _| seen.has("s/c", "10.0.0.3:80")).await;
+    assert_eq!(following.relists(), BTreeMap::from([("compacted", 1), ("start", 1)]));
+    assert_eq!(following.look(|seen| seen.gone.clone()), ["s/b Unlisted"]);
+    assert!(following.look(|seen| seen.has("s/a", "10.0.0.1:80")), "the last good value is kept");
+    assert_eq!(following.status.report().n_rejected, 1);
     following.stop().await;
 }
 

@@ -12,6 +12,14 @@ async fn it_is_ready_from_the_first_list_until_it_leaves() {
     let expected = "routing is not known: the registry (etcd) has not been heard of: connection refused";
     assert_eq!(reasons, json!({ "ready": false, "reasons": [expected] }));
 
+    let trouble = Some("permission denied".to_owned());
+    let silent = SourceReading { keys: "/a/{service}/{instance}".to_owned(), trouble, ..SourceReading::default() };
+    let heard = SourceReading { source: Some("snapshot"), ..silent.clone() };
+    let reading = RegistryReading { source: Some("registry"), sources: vec![heard, silent], ..RegistryReading::default() };
+    *world.registry.lock().unwrap() = reading;
+    let expected = "routing is not known: the source /a/{service}/{instance} has not been heard of: permission denied";
+    assert!(world.get("/readyz").await.text.contains(expected));
+
     world.apply(vec![]);
     assert_eq!(world.json("/readyz").await, json!({ "ready": true, "reasons": [] }), "a registry that is away is no reason");
 

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{ProxyReading, RegistryReading, RejectedRecord, Sources, serve};
+use super::{ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
     Address, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, PathMatch, RouteName,
