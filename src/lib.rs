@@ -12,6 +12,7 @@
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
 //! | 3 | `telemetry` | metrics as text, logs |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
+//! | 3 | `telemetry` | metrics as text, logs |
 //! | 4 | `registry` | etcd → events; the commands' way to etcd |
 //! | 4 | `embedded` | an etcd v3 registry inside the process |
 //! | 4 | `resolver` | DNS names of instances, in the background |

@@ -1,8 +1,8 @@
 //! Who is answered at all.
 //!
 //! A page on the web can make a browser send requests to this address under a name of its own, and read the answers once
-//! it lets that name resolve to 127.0.0.1 (DNS rebinding). Such a name has a dot in it and is no IP address; so names with
-//! a dot are refused, but for those below `localhost`.
+//! it lets that name resolve to 127.0.0.1 (DNS rebinding). Such a name must be one that can be owned; so what is answered
+//! are IP addresses, names without a dot, and names below domains that are nobody's on the Internet.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{Method, Request};
@@ -39,8 +39,12 @@ fn is_ours(host: &[u8]) -> bool {
     }
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    is_name && (!name.contains('.') || name.ends_with(".localhost"))
+    let domain = name.rsplit_once('.').map(|(_, domain)| domain);
+    is_name && domain.is_none_or(|domain| OWNED_BY_NOBODY.contains(&domain))
 }
+
+/// Reserved for machines among themselves; `local` and `svc` are what clusters use.
+const OWNED_BY_NOBODY: [&str; 4] = ["localhost", "local", "internal", "svc"];
 
 #[cfg(test)]
 mod tests {
@@ -54,12 +58,29 @@ mod tests {
 
     #[test]
     fn names_a_web_page_could_come_under_are_refused() {
-        for host in ["127.0.0.1:9900", "10.1.2.3", "[::1]:9900", "[fe80::1]", "localhost", "LocalHost:9900", "pointsman:9900"] {
+        for host in [
+            "127.0.0.1:9900",
+            "10.1.2.3",
+            "[::1]:9900",
+            "[fe80::1]",
+            "localhost",
+            "LocalHost:9900",
+            "pointsman:9900",
+            "pointsman.edge.svc:9900",
+            "pointsman.edge.svc.cluster.local.",
+        ] {
             assert_eq!(check_of("GET", "/", &[("host", host)]), Ok(()), "{host}");
         }
-        for host in
-            ["evil.example", "127.0.0.1.evil.example:9900", "a.localhost.example", "[::1].evil.example", "[x]", "a,b", "ü"]
-        {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example:9900",
+            "a.localhost.example",
+            "local.example",
+            "[::1].evil.example",
+            "[x]",
+            "a,b",
+            "ü",
+        ] {
             let said = check_of("GET", "/", &[("host", host)]);
             assert!(matches!(said, Err(Refusal::Host { .. })), "{host}: {said:?}");
         }

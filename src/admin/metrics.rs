@@ -142,6 +142,8 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     text.sample(&["out"], proxy.sent_bytes);
     text.family(&families::DRAINS_ACTIVE);
     text.sample(&[], proxy.drains_active);
+    text.family(&families::DRAIN_FORCED_CLOSES);
+    text.sample(&[], proxy.drain_forced_closes);
 }
 
 fn registry(sources: &Sources, snapshot: &Snapshot, reading: &RegistryReading, text: &mut Exposition) {

@@ -33,7 +33,7 @@ impl Refusal {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "everything here is read with GET or HEAD".to_owned()),
             Self::Body => (StatusCode::PAYLOAD_TOO_LARGE, "body", "a request to this address has no body".to_owned()),
             Self::Host { said } => {
-                let rule = "an IP address, localhost, or a name without a dot";
+                let rule = "an IP address, localhost, a name without a dot, or one below .local, .internal or .svc";
                 (StatusCode::FORBIDDEN, "host", format!("{said:?} cannot be the name of this address: use {rule}"))
             }
             Self::NoEndpoint => (StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see endpoints".to_owned()),

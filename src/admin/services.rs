@@ -74,7 +74,7 @@ struct Summary<'a> {
     latency_ms: Latency,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Counts {
     total: usize,
     eligible: usize,
@@ -118,21 +118,27 @@ struct Latency {
 
 impl<'a> Summary<'a> {
     fn of(service: &'a Service) -> Self {
-        let (instances, stats) = (service.pool.all(), &service.stats);
-        let n_in = |state| instances.iter().filter(|i| i.standing.lifecycle == state).count();
+        let stats = &service.stats;
+        let mut counts = Counts { total: service.pool.all().len(), ..Counts::default() };
+        let (mut in_flight, mut failures) = (0, 0);
+        // Once over all of them: there may be very many, each in a place of its own in memory.
+        for instance in service.pool.all() {
+            counts.eligible += usize::from(instance.takes_traffic());
+            match instance.standing.lifecycle {
+                Lifecycle::Ready => counts.ready += 1,
+                Lifecycle::Draining => counts.draining += 1,
+                Lifecycle::Maintenance => counts.maintenance += 1,
+            }
+            in_flight += u64::from(instance.state.in_flight());
+            failures += attempts(instance).1;
+        }
         Self {
             name: service.name.as_str(),
             balance: service.policy.balance.as_str(),
-            counts: Counts {
-                total: instances.len(),
-                eligible: service.pool.candidates().len(),
-                ready: n_in(Lifecycle::Ready),
-                draining: n_in(Lifecycle::Draining),
-                maintenance: n_in(Lifecycle::Maintenance),
-            },
-            in_flight: instances.iter().map(|i| u64::from(i.state.in_flight())).sum(),
+            counts,
+            in_flight,
+            failures,
             requests: stats.requests.read().count(),
-            failures: instances.iter().map(|i| attempts(i).1).sum(),
             refused: stats.refused.load(Ordering::Relaxed),
             retries: stats.retries().map(|(_, n)| n).sum(),
             retries_denied: stats.retries_denied.load(Ordering::Relaxed),

@@ -85,4 +85,6 @@ pub struct ProxyReading {
     /// Requests that met no route, by class of status as in `RouteStats`.
     pub unrouted: [u64; 6],
     pub drains_active: u64,
+    /// Connections to instances that were cut because the time of a drain was over.
+    pub drain_forced_closes: u64,
 }

@@ -52,6 +52,7 @@ pub fn status(sources: &Sources) -> Json {
             "received_bytes": proxy.received_bytes,
             "sent_bytes": proxy.sent_bytes,
             "drains_active": proxy.drains_active,
+            "drain_forced_closes": proxy.drain_forced_closes,
         },
     })
 }

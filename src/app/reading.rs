@@ -75,6 +75,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         received_bytes: stats.received_bytes,
         sent_bytes: stats.sent_bytes,
         unrouted: stats.unrouted,
+        drain_forced_closes: stats.drain_forced_closes,
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }
 }

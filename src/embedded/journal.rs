@@ -224,7 +224,9 @@ impl std::error::Error for OpenError {
     }
 }
 
-const KEYS: TableDefinition<&[u8], (i64, i64, i64, i64, &[u8])> = TableDefinition::new("keys");
+const KEYS: TableDefinition<&[u8], Record> = TableDefinition::new("keys");
+/// Create revision, mod revision, version, lease, value.
+type Record = (i64, i64, i64, i64, &'static [u8]);
 /// Lease to its time to live in seconds.
 const LEASES: TableDefinition<i64, u64> = TableDefinition::new("leases");
 const META: TableDefinition<&str, i64> = TableDefinition::new("meta");

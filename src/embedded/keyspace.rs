@@ -309,8 +309,7 @@ impl Change<'_> {
 
 fn version_at(versions: &[Arc<Kv>], revision: i64) -> Option<&Arc<Kv>> {
     // Nearly always the newest is meant.
-    let newest_first = versions.iter().rev();
-    newest_first.skip_while(|kv| kv.mod_revision > revision).next().filter(|kv| !kv.is_tombstone())
+    versions.iter().rev().find(|kv| kv.mod_revision <= revision).filter(|kv| !kv.is_tombstone())
 }
 
 /// Log entries share their key and value with the versions; what is left is a pointer and its box.
@@ -318,3 +317,141 @@ const LOG_ENTRY_COST: usize = 32;
 
 /// History is trimmed in steps of a tenth of its length, not one by one at each write.
 const SLACK: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::ops::Within;
+
+    fn put(keyspace: &mut Keyspace, key: &str, value: &str) {
+        let mut change = keyspace.change();
+        change.put(Bytes::from(key.to_owned()), Bytes::from(value.to_owned()), 0);
+        change.finish();
+    }
+
+    fn delete(keyspace: &mut Keyspace, key: &str) {
+        let mut change = keyspace.change();
+        change.delete(&KeyRange::new(key.into(), vec![]));
+        change.finish();
+    }
+
+    fn all(revision: i64, limit: usize) -> Range {
+        Range {
+            keys: KeyRange::new(vec![0], vec![0]),
+            limit,
+            revision,
+            sort: None,
+            keys_only: false,
+            count_only: false,
+            mod_revision: Within::default(),
+            create_revision: Within::default(),
+        }
+    }
+
+    /// What is there at a revision, as `key=value` in order.
+    fn told(keyspace: &Keyspace, revision: i64) -> Result<String, Fault> {
+        let answer = keyspace.range(&all(revision, 0))?;
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let kvs = answer.kvs.iter().map(|kv| format!("{}={}", text(&kv.key), text(&kv.value)));
+        Ok(kvs.collect::<Vec<_>>().join(" "))
+    }
+
+    /// What `bytes` should say.
+    fn counted(keyspace: &Keyspace) -> usize {
+        let events = keyspace.log.iter().map(|events| events.len()).sum::<usize>();
+        let versions = keyspace.keys.values().flatten().map(|kv| kv.cost()).sum::<usize>();
+        versions + events * LOG_ENTRY_COST
+    }
+
+    #[test]
+    fn every_revision_can_be_read_until_it_is_compacted() {
+        let mut keyspace = Keyspace::new(Limits::default());
+        put(&mut keyspace, "a", "1"); // 2
+        put(&mut keyspace, "b", "1"); // 3
+        put(&mut keyspace, "a", "2"); // 4
+        delete(&mut keyspace, "b"); // 5
+        put(&mut keyspace, "b", "2"); // 6
+        let history = ["", "a=1", "a=1 b=1", "a=2 b=1", "a=2", "a=2 b=2"];
+        for (revision, expected) in (1..).zip(history) {
+            assert_eq!(told(&keyspace, revision).as_deref(), Ok(expected), "at {revision}");
+        }
+        assert_eq!(told(&keyspace, 7), Err(Fault::FutureRevision));
+        keyspace.compact(5).unwrap();
+        assert_eq!(told(&keyspace, 4), Err(Fault::Compacted));
+        assert_eq!(told(&keyspace, 5).as_deref(), Ok("a=2"));
+        assert_eq!(told(&keyspace, 6).as_deref(), Ok("a=2 b=2"));
+        assert_eq!(keyspace.compact(5), Err(Fault::Compacted));
+        assert_eq!(keyspace.compact(7), Err(Fault::FutureRevision));
+        assert_eq!(keyspace.get(b"b").unwrap().version, 1, "a key that was deleted begins anew");
+    }
+
+    #[test]
+    fn compaction_gives_back_all_that_only_history_held() {
+        let mut keyspace = Keyspace::new(Limits::default());
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..2000 {
+            let key = format!("k{}", rng.u32(0..20));
+            if rng.u32(0..4) == 0 {
+                delete(&mut keyspace, &key)
+            } else {
+                put(&mut keyspace, &key, "some value")
+            }
+            if rng.u32(0..50) == 0 {
+                let _ = keyspace.compact(keyspace.revision() - rng.i64(0..40));
+                assert_eq!(keyspace.bytes(), counted(&keyspace));
+            }
+        }
+        keyspace.compact(keyspace.revision()).unwrap();
+        assert_eq!(keyspace.log.len(), 1);
+        assert!(keyspace.keys.values().all(|versions| versions.len() == 1 && !versions[0].is_tombstone()));
+        assert_eq!(keyspace.bytes(), counted(&keyspace));
+    }
+
+    #[test]
+    fn history_is_bounded_in_revisions_and_in_bytes() {
+        let mut keyspace = Keyspace::new(Limits { revisions: 100, bytes: 1 << 20 });
+        for _ in 0..1000 {
+            put(&mut keyspace, "a", "1");
+            assert!(keyspace.log.len() <= 110 && keyspace.keys["a".as_bytes()].len() <= 111);
+        }
+        assert!(told(&keyspace, keyspace.revision() - 100).is_ok());
+        let large = "x".repeat(100_000);
+        for _ in 0..50 {
+            put(&mut keyspace, "a", &large);
+            assert!(keyspace.bytes() <= 1 << 20, "history goes before anything is refused");
+        }
+        for n in 0..12 {
+            put(&mut keyspace, &format!("k{n}"), &large);
+        }
+        assert!(keyspace.is_full(), "live keys do not go by themselves");
+    }
+
+    #[test]
+    fn a_restored_keyspace_can_be_read_now_and_watched_from_now_on() {
+        let mut first = Keyspace::new(Limits::default());
+        put(&mut first, "a", "1");
+        put(&mut first, "a", "2");
+        let kv = first.get(b"a").unwrap();
+        let kv = Kv { key: kv.key.clone(), value: kv.value.clone(), ..*kv.as_ref() };
+        let mut second = Keyspace::restore(vec![kv], 500, Limits::default());
+        assert_eq!(told(&second, 499), Err(Fault::Compacted));
+        assert_eq!(told(&second, 500).as_deref(), Ok("a=2"));
+        assert_eq!((second.watchable(), second.first_logged()), (501, 501));
+        put(&mut second, "a", "3");
+        let kv = second.get(b"a").unwrap();
+        assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (2, 501, 3));
+        assert_eq!(second.changes_from(501).count(), 1);
+    }
+
+    #[test]
+    fn a_page_says_that_there_is_more_and_how_much_there_is() {
+        let mut keyspace = Keyspace::new(Limits::default());
+        for key in ["a", "b", "c", "d"] {
+            put(&mut keyspace, key, key);
+        }
+        let page = |limit| keyspace.range(&all(0, limit)).map(|page| (page.kvs.len(), page.more, page.count));
+        assert_eq!(page(3), Ok((3, true, 4)));
+        assert_eq!(page(4), Ok((4, false, 4)));
+        assert_eq!(page(0), Ok((4, false, 4)));
+    }
+}

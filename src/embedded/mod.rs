@@ -4,6 +4,9 @@
 //! etcd v3 client work with it unchanged: answers, limits, codes and texts of errors are etcd's, and a test runs the same
 //! random operations against both and compares.
 //!
+//! With `etcdctl` of 3.4 name the address without a scheme (`--endpoints 127.0.0.1:2379`, as is its default): with
+//! `http://` its `endpoint status` sends an `:authority` our HTTP/2 refuses as malformed.
+//!
 //! # How a write goes
 //!
 //! 1. `rpc/kv.rs` reads the message; `rpc/parse.rs` makes an operation of it, or refuses in etcd's words.
@@ -15,7 +18,8 @@
 //!
 //! # What is kept
 //!
-//! With a directory: live keys with their revisions and versions, leases, identity. A write that was answered is on disk.
+//! With a directory: live keys with their revisions and versions, leases, identity. A write that was answered is on disk;
+//! that costs one `fsync` for all that wait at the time, as in etcd, so there is no faster and less safe way beside it.
 //! **A `kill -9` or a power cut may lose writes that had not been answered**, also ones a watcher already saw; revisions then
 //! go on above anything that was ever shown (up to 10,000 are skipped), watches from before are cancelled as compacted and
 //! clients list again. After an orderly stop revisions go on exactly where they were. Leases begin their full time anew at
@@ -113,7 +117,10 @@ impl Registry {
             file = journal.as_ref().map(|journal| tracing::field::display(journal.path().display())),
             "Embedded registry opened: one process, not for high availability"
         );
-        Ok(Self { shared: Arc::new(Shared::new(state, identity, journal)), progress_every: options.progress_every })
+        Ok(Self {
+            shared: Arc::new(Shared::new(state, identity, journal)),
+            progress_every: options.progress_every.max(PROGRESS_EVERY_MIN),
+        })
     }
 
     /// Answers clients until `shutdown` turns true, then saves everything. Dropping the future instead is an unclean stop.
@@ -183,6 +190,8 @@ fn client_url(listener: &TcpListener) -> String {
     format!("http://{address}")
 }
 
+/// Anything shorter would be all a stream says.
+const PROGRESS_EVERY_MIN: Duration = Duration::from_millis(10);
 /// Requests and streams at once on one connection; a client that renews many leases has a stream for each.
 const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 /// A client whose machine vanished is noticed after these two, and its watches are freed.

@@ -79,7 +79,7 @@ impl Shared {
         }
     }
 
-    /// Saves everything and marks the stop as clean. Blocks; writes that come later are not answered.
+    /// Saves everything and marks the stop as clean. Blocks; writes that come later are refused.
     pub fn close(&self) {
         if let Some(saver) = &self.saver {
             saver.close();
@@ -166,7 +166,7 @@ fn run(journal: Journal, state: &Mutex<State>, kicked: &Receiver<Kick>, tell_sav
             Ok(Kick::Close) => true,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let unsaved = lock(state).take_unsaved();
+        let unsaved = if clean { lock(state).seal() } else { lock(state).take_unsaved() };
         if unsaved.tick == saved_tick && !clean {
             // The save before this kick took what it was for.
             continue;
@@ -179,7 +179,9 @@ fn run(journal: Journal, state: &Mutex<State>, kicked: &Receiver<Kick>, tell_sav
                 failing = false;
                 reserved = now_reserved;
                 saved_tick = unsaved.tick;
-                lock(state).reserve(reserved);
+                if !clean {
+                    lock(state).reserve(reserved);
+                }
                 // Nobody listens after the last client has gone.
                 let _ = tell_saved.send(unsaved.tick);
             }
@@ -213,3 +215,55 @@ const KICKS_WAITING_MAX: usize = 1;
 const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a disk that refused is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::journal::RESERVE_STEP;
+    use crate::embedded::keyspace::Limits;
+    use crate::embedded::ops::Put;
+    use std::time::Instant;
+
+    fn open(dir: &Path) -> Shared {
+        let (journal, identity, saved) = Journal::open(dir).unwrap();
+        Shared::new(State::new(saved, Limits::default(), Instant::now()), identity, Some(journal))
+    }
+
+    fn put(key: &'static str) -> Put {
+        Put { key: key.into(), value: Some("1".into()), lease: Some(0), prev_kv: false }
+    }
+
+    #[tokio::test]
+    async fn no_revision_is_shown_that_the_next_process_could_show_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = open(dir.path());
+        // Faster than any disk, and without waiting for one.
+        let mut shown = 0;
+        while shared.lock().may_write() {
+            shown = shared.lock().put(&put("a")).unwrap().revision;
+            assert!(shown <= 1 + RESERVE_STEP);
+        }
+        // The next one has to wait until more are reserved.
+        let (answer, _) = shared.write(|state| state.put(&put("b"))).await.unwrap();
+        assert_eq!(answer.revision, shown + 1);
+        drop(shared);
+        let shared = open(dir.path());
+        assert!(shared.lock().revision() > shown + 1);
+    }
+
+    #[tokio::test]
+    async fn an_orderly_stop_skips_no_revision_and_any_other_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = open(dir.path());
+        shared.write(|state| state.put(&put("a"))).await.unwrap();
+        shared.close();
+        let refused = shared.write(|state| state.put(&put("a"))).await.unwrap_err();
+        assert_eq!(refused, Fault::Stopped);
+        assert_eq!(shared.lock().revision(), 2, "what the next process will say is not said by this one");
+        drop(shared);
+        let shared = open(dir.path());
+        assert_eq!(shared.lock().revision(), 2);
+        drop(shared);
+        assert_eq!(open(dir.path()).lock().revision(), 2 + RESERVE_STEP);
+    }
+}

@@ -174,6 +174,12 @@ impl State {
         std::mem::replace(&mut self.unsaved, next)
     }
 
+    /// The last of what there is to save: nothing is written after it, as the next process goes on from here.
+    pub fn seal(&mut self) -> Unsaved {
+        self.reserved = self.keyspace.revision();
+        self.take_unsaved()
+    }
+
     /// Takes back what could not be saved; what changed meanwhile is newer and stays.
     pub fn give_back(&mut self, unsaved: Unsaved) {
         for (key, kv) in unsaved.kvs {
@@ -212,3 +218,91 @@ impl State {
 
 /// Expired leases revoked under one lock; the rest follows in the next round.
 const REVOKED_AT_ONCE_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, value: &str, lease: i64) -> Put {
+        let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
+        Put { key, value: Some(value), lease: Some(lease), prev_kv: false }
+    }
+
+    fn state(now: Instant) -> State {
+        let mut state = State::new(None, Limits::default(), now);
+        state.grant(now, 1, 10).unwrap();
+        state.grant(now, 2, 20).unwrap();
+        state
+    }
+
+    fn keys_of(state: &State, lease: i64) -> Vec<Bytes> {
+        state.leases().remaining(Instant::now(), lease).unwrap().keys
+    }
+
+    #[test]
+    fn a_lease_holds_exactly_the_keys_that_name_it() {
+        let mut state = state(Instant::now());
+        state.put(&put("a", "1", 1)).unwrap();
+        state.put(&put("b", "1", 1)).unwrap();
+        state.put(&put("c", "1", 1)).unwrap();
+        state.put(&put("b", "2", 2)).unwrap();
+        state.delete(&Delete { keys: KeyRange::new("c".into(), vec![]), prev_kv: false });
+        assert_eq!(keys_of(&state, 1), ["a"]);
+        assert_eq!(keys_of(&state, 2), ["b"]);
+        assert_eq!(state.put(&put("d", "1", 3)).unwrap_err(), Fault::LeaseNotFound);
+        let kept = Put { lease: None, ..put("a", "2", 0) };
+        state.put(&kept).unwrap();
+        assert_eq!(keys_of(&state, 1), ["a"], "ignore_lease keeps it");
+        state.revoke(1).unwrap();
+        assert!(state.keyspace.get(b"a").is_none() && state.keyspace.get(b"b").is_some());
+    }
+
+    #[test]
+    fn leases_end_at_their_time_each_at_one_revision() {
+        let now = Instant::now();
+        let mut state = state(now);
+        for key in ["a", "b", "c"] {
+            state.put(&put(key, "1", 1)).unwrap();
+        }
+        let revision = state.revision();
+        assert_eq!(state.expire(now + Duration::from_secs(9), Duration::ZERO), 0);
+        assert_eq!(state.expire(now + Duration::from_secs(10), Duration::ZERO), 1);
+        assert_eq!(state.revision(), revision + 1);
+        let late = Duration::from_secs(60);
+        assert_eq!(state.expire(now + Duration::from_secs(70), late), 0, "the second did not get its time");
+        assert_eq!(state.expire(now + Duration::from_secs(80), Duration::ZERO), 1);
+        assert_eq!(state.revision(), revision + 1, "it held nothing");
+    }
+
+    #[test]
+    fn what_is_unsaved_holds_each_key_once_and_newer_changes_win() {
+        let mut state = state(Instant::now());
+        state.put(&put("a", "1", 0)).unwrap();
+        state.put(&put("a", "2", 0)).unwrap();
+        state.put(&put("b", "1", 1)).unwrap();
+        let failed = state.take_unsaved();
+        assert_eq!((failed.kvs.len(), failed.revision, failed.tick), (2, 4, 5));
+        state.revoke(1).unwrap();
+        state.give_back(failed);
+        let unsaved = state.take_unsaved();
+        assert_eq!(unsaved.kvs["a".as_bytes()].value, "2");
+        assert!(unsaved.kvs["b".as_bytes()].is_tombstone(), "it was deleted after the save had failed");
+        assert_eq!((unsaved.leases[&1], unsaved.leases[&2]), (None, Some(Duration::from_secs(20))));
+        assert_eq!((unsaved.revision, unsaved.tick), (5, 7));
+        assert!(state.take_unsaved().kvs.is_empty());
+    }
+
+    #[test]
+    fn no_lease_ends_when_no_revision_is_left_for_it() {
+        let now = Instant::now();
+        let mut state = state(now);
+        state.put(&put("a", "1", 1)).unwrap();
+        state.reserve(state.revision());
+        assert!(!state.may_write());
+        state.expire(now + Duration::from_secs(11), Duration::ZERO);
+        assert!(state.keyspace.get(b"a").is_some());
+        state.reserve(100);
+        state.expire(now + Duration::from_secs(11), Duration::ZERO);
+        assert!(state.keyspace.get(b"a").is_none());
+    }
+}

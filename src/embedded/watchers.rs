@@ -292,3 +292,172 @@ const BATCH_BYTES: usize = 1 << 20;
 const SCANNED_REVISIONS_MAX: i64 = 1000;
 /// A client that creates watches in a loop stops here; a proxy needs a handful.
 const WATCHERS_PER_STREAM_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::keyspace::Limits;
+
+    /// A keyspace with watchers and one stream.
+    struct Story {
+        keyspace: Keyspace,
+        watchers: Watchers,
+        stream: StreamId,
+        wake: Arc<Notify>,
+    }
+
+    impl Story {
+        fn new(limits: Limits) -> Self {
+            let (mut watchers, wake) = (Watchers::default(), Arc::new(Notify::new()));
+            let stream = watchers.open(wake.clone());
+            Self { keyspace: Keyspace::new(limits), watchers, stream, wake }
+        }
+
+        fn watch(&mut self, keys: KeyRange, from: i64) -> Result<i64, WatchFault> {
+            let watching =
+                Watching { keys, from, puts: true, deletes: true, prev_kv: false, progress_notify: true, fragment: false };
+            self.watchers.create(self.stream, 0, watching, &self.keyspace)
+        }
+
+        fn put(&mut self, key: &str, value: usize) {
+            let mut change = self.keyspace.change();
+            change.put(Bytes::from(key.to_owned()), Bytes::from(vec![0; value]), 0);
+            let changed = change.finish();
+            self.watchers.note(self.keyspace.revision(), &changed.events);
+        }
+
+        fn pull(&mut self) -> Pulled {
+            self.watchers.pull(self.stream, &self.keyspace)
+        }
+
+        /// Everything there is to tell: watch, first and last revision of each batch.
+        fn pull_all(&mut self) -> Vec<(i64, i64, i64)> {
+            let mut batches = Vec::new();
+            loop {
+                match self.pull() {
+                    Pulled::Batch { watch_id, events, .. } => {
+                        let revision = |event: Option<&Event>| event.unwrap().kv.mod_revision;
+                        batches.push((watch_id, revision(events.first()), revision(events.last())));
+                    }
+                    Pulled::NotYet => {}
+                    Pulled::Idle => return batches,
+                    Pulled::Compacted { .. } => panic!("nothing was compacted"),
+                }
+            }
+        }
+
+        fn was_woken(&self) -> bool {
+            let mut woken = std::pin::pin!(self.wake.notified());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            woken.as_mut().poll(&mut context).is_ready()
+        }
+    }
+
+    fn one(key: &str) -> KeyRange {
+        KeyRange::new(key.into(), vec![])
+    }
+
+    fn all() -> KeyRange {
+        KeyRange::new(vec![0], vec![0])
+    }
+
+    #[test]
+    fn only_who_is_concerned_is_woken() {
+        let mut story = Story::new(Limits::default());
+        story.watch(one("a"), 2).unwrap();
+        story.watch(KeyRange::new("b".into(), "c".into()), 2).unwrap();
+        story.put("x", 1);
+        assert!(!story.was_woken());
+        assert_eq!(story.pull(), Pulled::Idle);
+        story.put("a", 1);
+        assert!(story.was_woken());
+        story.put("b1", 1);
+        assert_eq!(story.pull_all(), [(0, 3, 3), (1, 4, 4)]);
+    }
+
+    #[test]
+    fn history_comes_first_and_a_future_start_waits() {
+        let mut story = Story::new(Limits::default());
+        story.put("a", 1); // 2
+        story.put("a", 1); // 3
+        story.watch(all(), 2).unwrap();
+        story.watch(all(), 5).unwrap();
+        assert_eq!(story.pull_all(), [(0, 2, 3)]);
+        story.put("a", 1); // 4
+        assert_eq!(story.pull_all(), [(0, 4, 4)]);
+        story.put("a", 1); // 5
+        assert_eq!(story.pull_all(), [(0, 5, 5), (1, 5, 5)]);
+    }
+
+    #[test]
+    fn a_batch_ends_at_a_size_and_watchers_take_turns() {
+        let mut story = Story::new(Limits::default());
+        story.watch(all(), 2).unwrap();
+        story.watch(all(), 2).unwrap();
+        for _ in 0..4 {
+            story.put("a", BATCH_BYTES / 2);
+        }
+        assert_eq!(story.pull_all(), [(0, 2, 3), (1, 2, 3), (0, 4, 5), (1, 4, 5)]);
+    }
+
+    #[test]
+    fn looking_through_history_that_does_not_matter_is_done_in_steps() {
+        let mut story = Story::new(Limits::default());
+        for _ in 0..SCANNED_REVISIONS_MAX + 10 {
+            story.put("x", 1);
+        }
+        story.put("a", 1);
+        story.watch(one("a"), 2).unwrap();
+        assert_eq!(story.pull(), Pulled::NotYet);
+        let last = story.keyspace.revision();
+        assert_eq!(story.pull_all(), [(0, last, last)]);
+    }
+
+    #[test]
+    fn who_falls_behind_history_is_cancelled_and_who_is_idle_is_not() {
+        let mut story = Story::new(Limits { revisions: 10, ..Limits::default() });
+        story.watch(one("a"), 2).unwrap();
+        story.watch(one("idle"), 2).unwrap();
+        story.put("a", 1);
+        for _ in 0..100 {
+            story.put("x", 1);
+        }
+        let watchable = story.keyspace.watchable();
+        assert_eq!(story.pull(), Pulled::Compacted { watch_id: 0, revision: watchable });
+        assert_eq!(story.pull_all(), []);
+        assert!(!story.watchers.cancel(story.stream, 0), "it is gone");
+        story.put("idle", 1);
+        assert_eq!(story.pull_all().len(), 1);
+    }
+
+    #[test]
+    fn a_stream_owes_what_it_has_not_told_up_to_a_revision() {
+        let mut story = Story::new(Limits::default());
+        story.watch(all(), 2).unwrap();
+        story.put("a", 1); // 2
+        assert!(!story.watchers.owes(story.stream, 1));
+        assert!(story.watchers.owes(story.stream, 2));
+        assert!(story.watchers.due_progress(story.stream).is_empty(), "it has something else to say first");
+        story.pull_all();
+        assert!(!story.watchers.owes(story.stream, 2));
+        assert!(story.watchers.due_progress(story.stream).is_empty(), "it just said something");
+        assert_eq!(story.watchers.due_progress(story.stream), [0]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_watch_that_ended() {
+        let mut story = Story::new(Limits::default());
+        story.watch(one("a"), 2).unwrap();
+        story.watch(one("a"), 2).unwrap();
+        story.watch(all(), 2).unwrap();
+        assert_eq!(story.watch(KeyRange::new("b".into(), "a".into()), 2), Err(WatchFault::EmptyRange));
+        story.put("a", 1);
+        assert!(story.watchers.cancel(story.stream, 0));
+        assert_eq!(story.pull_all(), [(1, 2, 2), (2, 2, 2)]);
+        story.watchers.close(story.stream);
+        story.put("a", 1);
+        assert_eq!(story.pull(), Pulled::Idle);
+        let watchers = &story.watchers;
+        assert!(watchers.streams.is_empty() && watchers.by_key.is_empty() && watchers.spans.is_empty());
+    }
+}

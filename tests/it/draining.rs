@@ -83,7 +83,7 @@ fn nothing_fails_and_nothing_closes_at_fifty_changes_a_second() {
             while !is_over() {
                 tick.tick().await;
                 // Each is there for eight changes and away for eight.
-                let (which, comes) = (n % addresses.len(), (n / addresses.len()) % 2 == 0);
+                let (which, comes) = (n % addresses.len(), (n / addresses.len()).is_multiple_of(2));
                 transact(&url, &[(format!("/instances/app/c{which}"), comes.then(|| addresses[which].clone()))]).await;
                 n += 1;
             }

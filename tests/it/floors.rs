@@ -28,7 +28,6 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs"]),
-    ("prometheus", &["telemetry/"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::world::World;
+use crate::world::ports::free_address;
 
 #[test]
 fn a_start_without_the_registry_serves_what_was_known_last() {
@@ -25,6 +26,16 @@ fn a_start_without_the_registry_serves_what_was_known_last() {
     world.settles("the registry takes over", "registry".into(), || world.status()["registry"]["source"].clone());
     world.put("/routes/app", r#"{"path_prefix":"/only","service":"app"}"#);
     assert_eq!((world.get("/only").status, world.get("/").status), (200, 404));
+}
+
+#[test]
+fn a_start_that_knows_nothing_says_so_and_not_404() {
+    let nobody = format!("http://{}", free_address());
+    let world = World::setup().endpoints(&[nobody]).unready().start();
+    assert_eq!(world.admin_status("/readyz"), Some(503));
+    let answer = world.get("/");
+    assert_eq!((answer.status, answer.json()["error"].clone()), (503, "registry_unknown".into()));
+    assert!(answer.fields.contains_key("retry-after"));
 }
 
 #[test]

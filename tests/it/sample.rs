@@ -20,6 +20,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 #[path = "../../examples/sample/sample/mod.rs"]
+#[expect(unused, reason = "its command line is for the programs that include it")]
 mod service;
 
 use service::{Options, Registration, Sample};

@@ -59,6 +59,7 @@ impl World {
                 sent_bytes: 2000,
                 unrouted: [0, 0, 0, 0, 5, 0],
                 drains_active: 1,
+                drain_forced_closes: 2,
             }),
             leaving: leaving.subscribe(),
             plain_path: |path| if path.contains("..") { Err("dots".to_owned()) } else { Ok(path.to_owned()) },

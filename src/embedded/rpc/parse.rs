@@ -126,3 +126,48 @@ fn sort(order: i32, target: i32) -> Result<Option<Sort>, Fault> {
 
 /// etcd's default for operations, and for comparisons, in one transaction.
 const TXN_OPS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put_op(key: &str) -> PbTxnRequestOp {
+        let put = PbPutRequest { key: key.into(), ..PbPutRequest::default() };
+        PbTxnRequestOp { request: Some(PbTxnOpRequest::RequestPut(put)) }
+    }
+
+    fn nested(ops: Vec<PbTxnRequestOp>) -> PbTxnRequestOp {
+        let txn = PbTxnRequest { success: ops, ..PbTxnRequest::default() };
+        PbTxnRequestOp { request: Some(PbTxnOpRequest::RequestTxn(txn)) }
+    }
+
+    fn check(ops: Vec<PbTxnRequestOp>, expected: Result<(), Fault>) {
+        let txn = PbTxnRequest { success: ops, ..PbTxnRequest::default() };
+        assert_eq!(super::txn(txn).map(|_| ()), expected);
+    }
+
+    #[test]
+    fn a_transaction_has_128_operations_at_most_nested_ones_included() {
+        let puts = |n: usize| (0..n).map(|n| put_op(&format!("k{n}"))).collect::<Vec<_>>();
+        check(puts(128), Ok(()));
+        check(puts(129), Err(Fault::TooManyOps));
+        check(vec![nested(puts(127))], Ok(()));
+        check(vec![nested(puts(128))], Err(Fault::TooManyOps));
+    }
+
+    #[test]
+    fn a_key_is_written_once_in_what_runs_together() {
+        check(vec![put_op("a"), put_op("b")], Ok(()));
+        check(vec![put_op("a"), put_op("a")], Err(Fault::DuplicateKey));
+        check(vec![put_op("a"), nested(vec![put_op("a")])], Err(Fault::DuplicateKey));
+        check(vec![nested(vec![put_op("a")]), nested(vec![put_op("a")])], Err(Fault::DuplicateKey));
+    }
+
+    #[test]
+    fn the_first_fault_is_told() {
+        check(vec![put_op(""), put_op("a"), put_op("a")], Err(Fault::EmptyKey));
+        check(vec![PbTxnRequestOp { request: None }], Err(Fault::KeyNotFound));
+        let put = PbPutRequest { key: "a".into(), value: "1".into(), ignore_value: true, ..PbPutRequest::default() };
+        assert_eq!(super::put(put).unwrap_err(), Fault::ValueProvided);
+    }
+}

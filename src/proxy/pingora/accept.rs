@@ -19,7 +19,7 @@ use tracing::{debug, error, info};
 use super::gateway::Gateway;
 use super::io::HeadLimits;
 use super::link::Link;
-use super::serve::Server;
+use super::serve::{Engine, LAST_WORDS, has_begun};
 use super::upstreams::Upstreams;
 use crate::proxy::Shared;
 use crate::proxy::stats::{OpenConnection, WorkerStats};
@@ -52,15 +52,14 @@ impl Worker {
     }
 
     async fn run(self, sockets: Vec<StdListener>, mut ending: watch::Receiver<bool>) {
-        let server = self.server(ending.clone());
+        let engine = self.engine(ending.clone());
         let sweeper = tokio::spawn(sweep(self.clone()));
         let loops: Vec<_> = sockets
             .into_iter()
             .enumerate()
-            .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, server.clone(), ending.clone())))
+            .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, engine.clone(), ending.clone())))
             .collect();
-        // An error means that the sender is gone: there is nobody left to serve for.
-        let _ = ending.wait_for(|ending| *ending).await;
+        has_begun(&mut ending).await;
         for accepting in loops {
             let _ = accepting.await;
         }
@@ -70,7 +69,7 @@ impl Worker {
         sweeper.abort();
     }
 
-    fn server(&self, ending: watch::Receiver<bool>) -> Server {
+    fn engine(&self, ending: watch::Receiver<bool>) -> Engine {
         let limits = &self.shared.limits;
         let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOLED_MAX, ..ServerConf::default() };
         let gateway = Gateway { shared: self.shared.clone(), upstreams: self.upstreams.clone(), ending: ending.clone() };
@@ -81,22 +80,29 @@ impl Worker {
         // The defaults hold what keeps a flood of heads small; only our own limit is put in.
         let mut h2 = default_h2_options();
         h2.max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
+        h2.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         proxy.h2_options = Some(h2);
         let heads = HeadLimits { timeout: limits.head_timeout, size: limits.head_size };
-        Server { proxy: Arc::new(proxy), limits: heads, keep_alive: limits.keep_alive, ending }
+        Engine { proxy: Arc::new(proxy), limits: heads, keep_alive: limits.keep_alive, ending }
     }
 
-    async fn accept(self, listener: usize, socket: StdListener, server: Server, mut ending: watch::Receiver<bool>) {
+    async fn accept(self, listener: usize, socket: StdListener, engine: Engine, mut ending: watch::Receiver<bool>) {
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => return error!(listener, %error, "A listening socket cannot be used"),
         };
         loop {
             let accepted = tokio::select! {
-                biased;
-                // First what waits in the queue, also at the end: the kernel has answered these clients for us.
-                accepted = socket.accept() => accepted,
-                _ = ending.wait_for(|ending| *ending) => return,
+                accepted = socket.accept() => Some(accepted),
+                () = has_begun(&mut ending) => None,
+            };
+            // What waits in the queue at the end is ours: the kernel has answered these clients for us.
+            let accepted = match accepted {
+                Some(accepted) => accepted,
+                None => match timeout(LAST_WORDS, socket.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_) => return,
+                },
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -113,7 +119,7 @@ impl Worker {
             let link = Link::new(peer, local, self.stats.clone());
             // Counted from here on, or the end could overlook it.
             let counted = OpenConnection::begin(link.stats.clone(), listener);
-            tokio::spawn(one(server.clone(), stream, link, (counted, permit)));
+            tokio::spawn(one(engine.clone(), stream, link, (counted, permit)));
         }
     }
 
@@ -130,11 +136,11 @@ impl Worker {
 }
 
 /// `held` goes with the connection.
-async fn one(server: Server, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
+async fn one(engine: Engine, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %link.peer, %error, "A connection broke before its first byte");
     }
-    server.serve(stream, link).await;
+    engine.serve(stream, link).await;
     drop(held);
 }
 
@@ -171,6 +177,9 @@ impl Running {
 
 /// Idle connections to all instances together, per worker and HTTP version; the least recently used one makes room.
 const POOLED_MAX: usize = 4096;
+/// What an HTTP/2 client may send before we have passed it on: one upload fills a fast link, many share a bound.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
 /// How late a response deadline may be noticed.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pingora_core::upstreams::peer::HttpPeer;
+
 use super::line::Claim;
 use super::link::Link;
 use crate::proxy::arrival::Arrival;
@@ -16,6 +18,8 @@ pub struct RequestCtx {
     /// `None` only before `early_request_filter`.
     pub arrived: Option<Arrived>,
     pub stage: Stage,
+    /// Chosen, and not yet asked for.
+    pub peer: Option<Box<HttpPeer>>,
     /// The running attempt's hold on its instance's connections.
     pub claim: Option<Claim>,
     /// Before the next attempt.
@@ -23,6 +27,8 @@ pub struct RequestCtx {
     pub due: Option<Due>,
     /// From the request head to the head of the response.
     pub first_byte: Option<Duration>,
+    /// When the request took less time than closing its connection.
+    pub total: Option<Duration>,
     /// How an answer that had begun broke off.
     pub broken: Option<&'static str>,
 }

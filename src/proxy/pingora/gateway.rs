@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -25,7 +25,7 @@ use crate::catalog::Live;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
-use crate::proxy::forward::{self, Fields, Origin};
+use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
@@ -65,31 +65,33 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        match self.find_way(session, ctx) {
-            Ok(stage) => ctx.stage = stage,
+        let found = self.find_way(session, ctx).map(|stage| ctx.stage = stage);
+        if found.is_ok() && tunnel::is_asked_for(session) {
+            return tunnel::open(self, session, ctx).await;
+        }
+        // The first choice is made here: once Pingora is on its way to an instance, it closes the client's connection
+        // whenever something fails.
+        match found.and_then(|()| self.choose(ctx)) {
+            Ok(peer) => ctx.peer = Some(peer),
             Err(refusal) => {
                 ctx.refuse(refusal);
                 answer::refuse(session, ctx).await?;
-                return Ok(true);
             }
         }
-        if tunnel::is_asked_for(session) {
-            return tunnel::open(self, session, ctx).await;
-        }
-        Ok(false)
+        Ok(ctx.peer.is_none())
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        if let Some(chosen) = ctx.peer.take() {
+            return Ok(chosen);
+        }
         if !ctx.pause.is_zero() {
             tokio::time::sleep(std::mem::take(&mut ctx.pause)).await;
         }
-        match self.choose(ctx) {
-            Ok(peer) => Ok(peer),
-            Err(refusal) => {
-                ctx.refuse(refusal);
-                Error::e_explain(ErrorType::InternalError, "no instance")
-            }
-        }
+        self.choose(ctx).map_err(|refusal| {
+            ctx.refuse(refusal);
+            Error::explain(ErrorType::InternalError, "no instance")
+        })
     }
 
     async fn connected_to_upstream(
@@ -216,33 +218,40 @@ impl ProxyHttp for Gateway {
         } else {
             ctx.broken = Some("client_gone");
         }
+        self.give_back(ctx);
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.finish_attempt(true);
+        }
         error.set_retry(false);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        if session.response_written().is_some_and(|r| !r.status.is_informational()) {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        }
-        if !matches!(ctx.stage, Stage::Refused(..)) && *error.esource() != ErrorSource::Downstream {
+        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if !begun && !matches!(ctx.stage, Stage::Refused(..)) && *error.esource() != ErrorSource::Downstream {
             ctx.refuse(Refusal::Internal);
         }
-        let Stage::Refused(refusal, _) = &ctx.stage else {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        };
-        let (error_code, can_reuse_downstream) = (refusal.status(), refusal.keeps_connection());
-        let answered = answer::refuse(session, ctx).await.is_ok();
-        FailToProxy { error_code, can_reuse_downstream: can_reuse_downstream && answered }
+        let mut error_code = 0;
+        if let (Stage::Refused(refusal, _), false) = (&ctx.stage, begun) {
+            error_code = refusal.status();
+            // Pingora will not use this connection again, whatever we say.
+            session.set_keepalive(None);
+            if let Err(error) = answer::refuse(session, ctx).await {
+                debug!(%error, "A refused client did not take its answer");
+            }
+            ctx.total = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
+            session.as_downstream_mut().shutdown().await;
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestCtx) {
         if matches!(ctx.stage, Stage::HandedOver) {
             return;
         }
-        let client_left = ctx.broken.is_some();
         self.give_back(ctx);
         if let Some(forwarding) = ctx.forwarding() {
-            forwarding.finish_attempt(client_left);
+            forwarding.finish_attempt(false);
         }
         let Some(Arrived { arrival, link }) = &ctx.arrived else { return };
         let request = session.req_header();
@@ -271,7 +280,7 @@ impl ProxyHttp for Gateway {
             user_agent: text(header::USER_AGENT),
             forwarding: ctx.way().map(|way| &way.forwarding),
             first_byte: ctx.first_byte,
-            total: arrival.started.elapsed(),
+            total: ctx.total.unwrap_or_else(|| arrival.started.elapsed()),
             reason,
         };
         self.shared.finish(&record, &link.stats);
@@ -385,35 +394,6 @@ pub fn progress(session: &Session) -> Progress<'_> {
         body_read: downstream.body_bytes_read() as u64,
         body_lost: downstream.retry_buffer_truncated(),
         answered: downstream.response_written().is_some_and(|r| !r.status.is_informational()),
-    }
-}
-
-impl Fields for RequestHeader {
-    fn map(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        // Fails for invalid names and values only, which these types exclude.
-        let _ = self.insert_header(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-}
-
-impl Fields for ResponseHeader {
-    fn map(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        let _ = self.insert_header(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
     }
 }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::mem;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,11 +25,11 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::input::{HeadScan, INPUT_SIZE, Input, Opening, opening};
 use super::link::{Link, Phase};
 use crate::proxy::arrival::request_id;
 use crate::proxy::reply::Refusal;
@@ -45,6 +45,7 @@ pub struct Connection {
     head_bytes: usize,
     head_started: Option<Instant>,
     head_deadline: Option<Pin<Box<Sleep>>>,
+    linger: Option<Pin<Box<Sleep>>>,
     socket_digest: Arc<SocketDigest>,
     proxy_digest: Option<Arc<ProxyDigest>>,
 }
@@ -55,30 +56,6 @@ pub struct HeadLimits {
     pub timeout: Duration,
     /// Bytes, request line included.
     pub size: usize,
-}
-
-/// Bytes that arrived before somebody asked for them. Without memory while a connection is idle.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    taken: usize,
-}
-
-/// Finds the empty line that ends a head, however it is cut into pieces.
-#[derive(Default)]
-struct HeadScan {
-    has_text: bool,
-    line_has_text: bool,
-}
-
-/// What the first bytes of a connection say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opening {
-    Http1,
-    Http2,
-    /// The beginning of the preface of HTTP/2; more has to come.
-    Unclear,
-    Closed,
 }
 
 impl Connection {
@@ -98,6 +75,7 @@ impl Connection {
             head_bytes: 0,
             head_started: None,
             head_deadline: None,
+            linger: None,
             socket_digest: Arc::new(socket_digest),
         }
     }
@@ -287,6 +265,23 @@ impl Connection {
         Poll::Ready(Ok(written))
     }
 
+    /// The client may be sending still. If we closed on it, its kernel would drop our answer with the connection.
+    fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut heard = 0;
+        let end = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        while heard < LINGER_BYTES {
+            self.input = Input::default();
+            match ready!(self.poll_fill(cx)) {
+                Ok(n) if n > 0 => heard += n,
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn poll_alive(&self) -> io::Result<()> {
         if self.link.is_killed() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
@@ -297,42 +292,6 @@ impl Connection {
         let _ = self.stream.try_write(&refusal.message(&request_id(&mut fastrand::Rng::new())));
     }
 }
-
-impl Input {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.taken..]
-    }
-
-    fn fill(&mut self, read: impl FnOnce(&mut Space<'_>) -> io::Result<usize>) -> io::Result<usize> {
-        if self.taken == self.bytes.len() {
-            self.bytes.clear();
-            self.taken = 0;
-        } else if self.taken > 0 {
-            self.bytes.drain(..mem::take(&mut self.taken));
-        }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(INPUT_SIZE);
-        }
-        let room = INPUT_SIZE.saturating_sub(self.bytes.len());
-        read(&mut bytes::BufMut::limit(&mut self.bytes, room))
-    }
-
-    fn take(&mut self, buf: &mut ReadBuf<'_>, at_most: usize) -> usize {
-        let rest = self.rest();
-        let n = at_most.min(rest.len()).min(buf.remaining());
-        buf.put_slice(&rest[..n]);
-        self.taken += n;
-        n
-    }
-
-    fn release(&mut self) {
-        if self.rest().is_empty() {
-            *self = Self::default();
-        }
-    }
-}
-
-type Space<'a> = bytes::buf::Limit<&'a mut Vec<u8>>;
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -388,8 +347,14 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.stream).poll_shutdown(cx)
+        if this.linger.is_none() {
+            ready!(this.poll_drain(cx))?;
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if matches!(this.link.phase(), Phase::Head | Phase::Body) {
+            ready!(this.poll_hear_out(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -440,69 +405,9 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl HeadScan {
-    /// Where the head ends in these bytes, which follow those of the calls before.
-    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'\n' if self.line_has_text => self.line_has_text = false,
-                // Empty lines before the request line are no head yet (RFC 9112 §2.2).
-                b'\n' if self.has_text => return Some(at + 1),
-                b'\n' | b'\r' => {}
-                _ => (self.has_text, self.line_has_text) = (true, true),
-            }
-        }
-        None
-    }
-}
-
-fn opening(bytes: &[u8]) -> Opening {
-    match bytes.len().min(PREFACE.len()) {
-        n if bytes[..n] != PREFACE[..n] => Opening::Http1,
-        n if n == PREFACE.len() => Opening::Http2,
-        _ => Opening::Unclear,
-    }
-}
-
-/// RFC 9113 §3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most heads fit four times over; also how far a client may send ahead.
-const INPUT_SIZE: usize = 16 * 1024;
 /// A response head and a small body leave in one packet.
 const OUTPUT_SIZE: usize = 4 * 1024;
+/// How long a client is heard that has its answer already, and how much it may say at once.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
 const NOT_HTTP: &str = "the request is not valid HTTP";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_ends_at_its_empty_line_however_it_is_cut() {
-        for (text, head) in [
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
-            ("\r\n\r\nGET / HTTP/1.0\r\n\r\nrest", "\r\n\r\nGET / HTTP/1.0\r\n\r\n"),
-            ("GET / HTTP/1.1\nHost: a\n\nrest", "GET / HTTP/1.1\nHost: a\n\n"),
-        ] {
-            for cut in 0..=text.len() {
-                let mut scan = HeadScan::default();
-                let (first, second) = text.as_bytes().split_at(cut);
-                let end = scan.end(first).or_else(|| scan.end(second).map(|end| cut + end));
-                assert_eq!(end, Some(head.len()), "{text:?} cut at {cut}");
-            }
-        }
-        assert_eq!(HeadScan::default().end(b"GET / HTTP/1.1\r\nHost: a\r\n"), None);
-    }
-
-    #[test]
-    fn the_preface_is_told_from_a_request_by_its_first_bytes() {
-        for (bytes, expected) in [
-            (&b"GET / HTTP/1.0\r\n\r\n"[..], Opening::Http1),
-            (b"P", Opening::Unclear),
-            (b"PUT /", Opening::Http1),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Opening::Unclear),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Opening::Http2),
-        ] {
-            assert_eq!(opening(bytes), expected, "{bytes:?}");
-        }
-    }
-}

@@ -219,7 +219,8 @@ async fn pass_on(session: &mut Session, ctx: &mut RequestCtx, response: Response
     }
     forward::rewrite_response(&mut header, parts.status, parts.version);
     header.remove_header(&TRANSFER_ENCODING);
-    if !header.headers.contains_key(CONTENT_LENGTH) {
+    let has_body = parts.status != StatusCode::NO_CONTENT && parts.status != StatusCode::NOT_MODIFIED;
+    if has_body && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     answer::explain(&mut header, ctx);

@@ -135,7 +135,7 @@ impl World {
     }
 
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.addr).await.unwrap(), rest: Vec::new() }
+        Client::connect(self.addr).await
     }
 
     /// One request on a connection of its own.
@@ -181,6 +181,10 @@ impl Answer {
 }
 
 impl Client {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(addr).await.unwrap(), rest: Vec::new() }
+    }
+
     pub async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
@@ -210,7 +214,7 @@ impl Client {
                 }
             }
         } else {
-            self.to_end().await
+            self.rest_of_it().await
         };
         answer
     }
@@ -237,14 +241,14 @@ impl Client {
         String::from_utf8(self.rest.drain(..length).collect()).unwrap()
     }
 
-    pub async fn to_end(&mut self) -> String {
+    pub async fn rest_of_it(&mut self) -> String {
         while self.more().await {}
         String::from_utf8(std::mem::take(&mut self.rest)).unwrap()
     }
 
     /// Closed by the proxy, without another byte.
     pub async fn is_closed(&mut self) -> bool {
-        self.to_end().await.is_empty()
+        self.rest_of_it().await.is_empty()
     }
 
     async fn more(&mut self) -> bool {

@@ -31,8 +31,27 @@ fn the_same_operations_get_the_same_answers_as_from_etcd() {
     }
 }
 
-async fn compare(seed: u64, n_operations: usize) {
+#[test]
+fn what_is_too_large_is_refused_in_the_same_words() {
     let (etcd, ours) = (Etcd::start(), Embedded::in_memory());
+    block_on(async {
+        let (mut etcd, mut ours) = (client(&etcd.url()).await, client(&ours.url).await);
+        let mut refused = Vec::new();
+        for kib in [1400, 1600] {
+            let value = vec![b'x'; kib << 10];
+            let txn = Txn::new().and_then([TxnOp::put("b", value.clone(), None)]);
+            let etcd = (told(etcd.put("a", value.clone(), None).await), told(etcd.txn(txn.clone()).await));
+            let ours = (told(ours.put("a", value, None).await), told(ours.txn(txn).await));
+            assert_eq!(etcd, ours, "left is etcd; {kib} KiB");
+            refused.push(ours.0.contains("etcdserver: request is too large"));
+        }
+        assert_eq!(refused, [false, true]);
+    });
+}
+
+async fn compare(seed: u64, n_operations: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let (etcd, ours) = (Etcd::start(), Embedded::kept_in(dir.path()));
     let mut both = [Side::connect(&etcd.url()).await, Side::connect(&ours.url).await];
     let mut dice = Dice { rng: Rng::with_seed(seed), revision: 1 };
     let mut last_watch = Instant::now();

@@ -2,11 +2,16 @@
 
 /// It answers what etcd answers.
 mod differential;
+/// `etcdctl` cannot tell it from etcd.
+mod etcdctl;
+/// What a restart keeps, in order and not.
+mod restart;
+/// Watchers: fast, and slow without harm to others.
+mod watching;
 
 use std::future::Future;
 use std::path::Path;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use etcd_client::Client;
 use pointsman::embedded::{Options, Registry};
@@ -84,13 +89,4 @@ async fn client(url: &str) -> Client {
 
 fn block_on<T>(story: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(story)
-}
-
-/// Waits for something to become true, and says what it was when it did not.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
