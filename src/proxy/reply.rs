@@ -13,6 +13,8 @@ pub enum Refusal {
     Malformed(&'static str),
     Method,
     NoRoute,
+    /// No route yet, because the registry has not answered since the start.
+    RegistryUnknown,
     SlowHead,
     SlowBody,
     TargetTooLong,
@@ -48,7 +50,7 @@ impl Refusal {
             Self::Internal => 500,
             Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => 504,
             Self::Upstream(_) => 502,
-            Self::NoInstances | Self::NoneHealthy => 503,
+            Self::NoInstances | Self::NoneHealthy | Self::RegistryUnknown => 503,
         }
     }
 
@@ -58,6 +60,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::Method => "method",
             Self::NoRoute => "no_route",
+            Self::RegistryUnknown => "registry_unknown",
             Self::SlowHead => "slow_head",
             Self::SlowBody => "slow_body",
             Self::TargetTooLong => "target_too_long",
@@ -71,7 +74,7 @@ impl Refusal {
 
     /// Whether the connection may carry another request. What could not be read to its end cannot be followed by one.
     pub fn keeps_connection(&self) -> bool {
-        matches!(self, Self::NoRoute | Self::NoInstances | Self::NoneHealthy | Self::Upstream(_))
+        matches!(self, Self::NoRoute | Self::RegistryUnknown | Self::NoInstances | Self::NoneHealthy | Self::Upstream(_))
     }
 
     /// The answer, in JSON unless the client asked for text.
@@ -109,6 +112,7 @@ impl fmt::Display for Refusal {
             Self::Malformed(what) => what,
             Self::Method => "this method is not forwarded",
             Self::NoRoute => "no route matches this request",
+            Self::RegistryUnknown => "the registry has not answered since the start",
             Self::SlowHead => "the request head did not arrive in time",
             Self::SlowBody => "the request body made no progress",
             Self::TargetTooLong => "the request target is too long",

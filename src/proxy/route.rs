@@ -15,7 +15,9 @@ pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>) -> Result<Forwarding, 
         method: head.method,
         headers: head.headers,
     };
-    let route = snapshot.routes.find(&question).ok_or(Refusal::NoRoute)?;
+    // Before the registry is known, what is missing may exist.
+    let unknown = if snapshot.registry_known { Refusal::NoRoute } else { Refusal::RegistryUnknown };
+    let route = snapshot.routes.find(&question).ok_or(unknown)?;
     let service = snapshot.services.get(&route.spec.service).cloned();
     Ok(Forwarding::new(snapshot, route.clone(), service, head))
 }

@@ -62,7 +62,7 @@ impl Keep {
             }
             tokio::select! {
                 () = sleep(backoff.next()) => {}
-                () = dropped(&mut wanted) => {
+                () = dropped(wanted.clone()) => {
                     self.leave_unconnected(lease).await;
                     return Ok(());
                 }
@@ -74,7 +74,7 @@ impl Keep {
         claim.want(wanted.borrow_and_update().clone());
         let opened = tokio::select! {
             opened = Hold::open(&self.etcd, endpoint, &self.key, self.ttl, *lease) => opened,
-            () = dropped(wanted) => {
+            () = dropped(wanted.clone()) => {
                 self.leave_unconnected(*lease).await;
                 return End::Left;
             }
@@ -177,9 +177,9 @@ impl Keep {
     }
 }
 
-/// Waits until the owner of a channel is gone; what it still says meanwhile counts as seen.
-pub async fn dropped<T>(said: &mut watch::Receiver<T>) {
-    while said.changed().await.is_ok() {}
+/// Waits until the owner of a channel is gone. On a copy, because what is said meanwhile has not been heard yet.
+pub async fn dropped<T>(mut copy: watch::Receiver<T>) {
+    while copy.changed().await.is_ok() {}
 }
 
 async fn until(at: Option<Instant>) {

@@ -22,14 +22,13 @@ pub async fn announce(etcd: EtcdConfig, prefix: Prefix, id: InstanceId, mut pres
     let keep = Keep { etcd, key, ttl: TTL };
     let record = |presence: &Presence| Some(presence_json(presence).to_string().into_bytes());
     let (say, wanted) = watch::channel(record(&presence.borrow_and_update()));
-    let mut owner = presence.clone();
     let say_on_change = async move {
         while presence.changed().await.is_ok() {
             say.send_replace(record(&presence.borrow_and_update()));
             tokio::select! {
                 () = sleep(WRITE_INTERVAL) => {}
                 // The record goes at once, not after the pause.
-                () = dropped(&mut owner) => return,
+                () = dropped(presence.clone()) => return,
             }
         }
     };

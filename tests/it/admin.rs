@@ -39,13 +39,18 @@ fn services_show_every_instance_and_how_it_is() {
     let (world, [one, _two]) = World::serving(["one", "two"]);
     world.put("/instances/app/two", r#"{"address":"127.0.0.1:1","weight":7,"state":"draining"}"#);
     world.get_many("/", 10).all_served(10);
-    let shown = world.admin("/api/v1/services/app").json();
-    let instances = shown["instances"].as_array().expect("a list of instances").clone();
-    let of = |id: &str| instances.iter().find(|i| i["id"] == id).cloned().unwrap_or(Value::Null);
-    assert_eq!((&of("one")["address"], &of("one")["eligible"]), (&one.address.to_string().into(), &true.into()), "{shown}");
-    assert_eq!((&of("one")["requests"], &of("one")["failures"], &of("one")["in_flight"]), (&10.into(), &0.into(), &0.into()));
+    let shown = || world.admin("/api/v1/services/app").json();
+    let of = |id: &str| {
+        let instances = shown()["instances"].clone();
+        instances.as_array().and_then(|all| all.iter().find(|i| i["id"] == id)).cloned().unwrap_or(Value::Null)
+    };
+    world.settles("all are counted", (10.into(), 0.into(), 0.into()), || {
+        let one = of("one");
+        (one["requests"].clone(), one["failures"].clone(), one["in_flight"].clone())
+    });
+    assert_eq!((&of("one")["address"], &of("one")["eligible"]), (&one.address.to_string().into(), &true.into()), "{}", shown());
     let two = of("two");
-    assert_eq!((&two["weight"], &two["state"], &two["eligible"]), (&7.into(), &"draining".into(), &false.into()), "{shown}");
+    assert_eq!((&two["weight"], &two["state"], &two["eligible"]), (&7.into(), &"draining".into(), &false.into()), "{two}");
     for field in ["probe", "passive", "reason", "latency_ms", "since"] {
         assert!(two.get(field).is_some(), "{field} is missing: {two}");
     }

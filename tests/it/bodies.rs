@@ -33,7 +33,8 @@ fn chunked_and_sized_bodies_arrive_as_sent() {
     let mut connection = world.connect();
     for n in [0, 1, 65_535, 65_536, 65_537, 1_000_000] {
         let body: Bytes = (0..n).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
-        assert_eq!(connection.ask(Ask::post("/echo", body.clone())).body, body, "{n} bytes");
+        // An answer that begins before the request has ended may announce the connection's end, so this is one of its own.
+        assert_eq!(world.get(Ask::post("/echo", body.clone())).body, body, "{n} bytes");
         assert_eq!(connection.ask(format!("/bytes?n={n}").as_str()).body.len(), n);
     }
     let chunked = world.say_to_the_end(

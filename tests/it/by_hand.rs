@@ -16,7 +16,7 @@ fn three_register_one_is_killed_and_no_request_fails() {
     world.put("/routes/shop", r#"{"service":"shop"}"#);
     let [mut killed, mut leaving, _staying] = ["shop-1", "shop-2", "shop-3"].map(|id| register(&world, id));
     let served = |id: &str| world.get_many("/", 30).from(id) > 0;
-    world.eventually("all three are used", || served("shop-1") && served("shop-2") && served("shop-3"));
+    world.settles("all three are used", [true; 3], || ["shop-1", "shop-2", "shop-3"].map(served));
 
     let load = world.load("/");
     killed.signal(Signal::SIGKILL);

@@ -59,7 +59,7 @@ fn usage_errors_are_told_apart() {
 #[test]
 fn drain_waits_until_nothing_runs_there() {
     let (world, [one, two]) = World::serving(["one", "two"]);
-    world.settles("the proxy has announced itself", false, || heard(&world.run(&["wait", "--revision", "1"])).is_empty());
+    announced(&world);
     world.put("/services/app", r#"{"balance":"round_robin"}"#);
     let waiting = world.begin_many("/held", 2);
     world.settles("each got one", (1, 1), || (one.running(), two.running()));
@@ -83,7 +83,7 @@ fn drain_waits_until_nothing_runs_there() {
 #[test]
 fn wait_returns_when_the_revision_is_in_force() {
     let (world, [one]) = World::serving(["one"]);
-    world.settles("the proxy has announced itself", false, || heard(&world.run(&["wait", "--revision", "1"])).is_empty());
+    announced(&world);
     let revision = heard(&put(&world, "instance", "app/new", &one.address.to_string()));
     let waited = world.run(&["wait", "--revision", revision.trim(), "--timeout", "10s"]);
     assert_eq!(waited.status.code(), Some(0), "{}", said(&waited));
@@ -96,8 +96,10 @@ fn wait_returns_when_the_revision_is_in_force() {
 fn status_and_explain_show_what_the_proxy_does() {
     let (world, [one]) = World::serving(["one"]);
     world.get_many("/", 3).all_served(3);
-    let status = heard(&world.run(&["status"]));
-    assert!(status.contains("app/one") && status.contains(&one.address.to_string()), "{status}");
+    let all = heard(&world.run(&["status"]));
+    assert!(all.contains("app") && all.contains("connected"), "{all}");
+    let service = heard(&world.run(&["status", "app"]));
+    assert!(service.contains("one") && service.contains(&one.address.to_string()), "{service}");
     let json: Value = serde_json::from_str(&heard(&world.run(&["status", "--json"]))).expect("JSON for programs");
     assert_eq!(json["status"]["registry"]["connected"], true, "{json}");
     assert_eq!(world.run(&["status", "none"]).status.code(), Some(1));
@@ -127,6 +129,14 @@ fn check_names_every_problem_at_once() {
         assert!(heard(&found).contains(word), "{word} is missing in: {}", heard(&found));
     }
     assert_eq!(world.get(Ask::get("/")).status, 200);
+}
+
+/// Waits until the proxy has said in the registry that it lives.
+fn announced(world: &World) {
+    world.settles("who is waited for", "1 proxies route by revision 1 or newer\n".to_owned(), || {
+        let wait = world.run(&["wait", "--revision", "1", "--timeout", "1s"]);
+        heard(&wait) + &said(&wait)
+    });
 }
 
 fn put(world: &World, noun: &str, name: &str, record: &str) -> Output {

@@ -13,7 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
 use super::gateway::Gateway;
@@ -91,15 +91,20 @@ impl Worker {
             Ok(socket) => socket,
             Err(error) => return error!(listener, %error, "A listening socket cannot be used"),
         };
+        let mut closing_at = None;
         loop {
-            let accepted = tokio::select! {
-                accepted = socket.accept() => Some(accepted),
-                () = has_begun(&mut ending) => None,
-            };
-            // What waits in the queue at the end is ours: the kernel has answered these clients for us.
-            let accepted = match accepted {
-                Some(accepted) => accepted,
-                None => match timeout(LAST_WORDS, socket.accept()).await {
+            let accepted = match closing_at {
+                None => tokio::select! {
+                    accepted = socket.accept() => accepted,
+                    () = has_begun(&mut ending) => {
+                        // What waits in the queue by now is ours: the kernel has answered these clients for us.
+                        closing_at = Some(Instant::now() + LAST_WORDS);
+                        continue;
+                    }
+                },
+                // Looked at first: under a flood there is always one more to accept.
+                Some(at) if at <= Instant::now() => return,
+                Some(at) => match timeout_at(at.into(), socket.accept()).await {
                     Ok(accepted) => accepted,
                     Err(_) => return,
                 },

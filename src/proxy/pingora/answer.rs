@@ -24,7 +24,7 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
         response.insert_header(header::RETRY_AFTER, seconds)?;
     }
     explain(&mut response, ctx);
-    if !refusal.keeps_connection() {
+    if !refusal.keeps_connection() || !session.as_downstream_mut().is_body_done() {
         session.set_keepalive(None);
     }
     session.as_downstream_mut().write_response_header(Box::new(response)).await?;

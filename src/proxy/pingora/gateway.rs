@@ -59,6 +59,8 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(limits.body_progress));
         session.set_write_timeout(Some(WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        // An instance may answer while it still reads. What is left of the body afterwards is drained, or ends the connection.
+        session.set_close_on_response_before_downstream_finish(false);
         let arrival = Arrival::of(link.peer, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
         ctx.arrived = Some(Arrived { arrival, link });
         Ok(())

@@ -297,11 +297,17 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_alive()?;
-        match this.link.phase() {
+        let read = match this.link.phase() {
             Phase::Head => this.poll_head(cx, buf),
             Phase::Answer if buf.remaining() == 1 => this.poll_probe(cx),
             _ => this.poll_body(cx, buf),
+        };
+        if read.is_pending() && !this.output.is_empty() {
+            // Whoever waits for the client has nothing more for it now; Pingora does not flush what has a length. An
+            // error comes back with the next write.
+            let _ = this.poll_drain(cx);
         }
+        read
     }
 }
 

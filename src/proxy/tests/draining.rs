@@ -155,3 +155,13 @@ async fn the_end_of_the_process_does_not_wait_for_ever() {
     assert!(busy.is_closed().await);
     assert_eq!(world.in_flight(), 0, "given back even so");
 }
+
+#[tokio::test]
+async fn clients_that_keep_coming_do_not_keep_the_listener_open() {
+    let mut world = world().start(&[echo().await]);
+    let addr = world.addr;
+    let knocking = tokio::spawn(async move { while tokio::net::TcpStream::connect(addr).await.is_ok() {} });
+    sleep(Duration::from_millis(50)).await;
+    soon(world.end()).await;
+    soon(knocking).await.unwrap();
+}

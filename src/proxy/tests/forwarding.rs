@@ -72,6 +72,29 @@ async fn a_long_body_passes_in_both_directions() {
 }
 
 #[tokio::test]
+async fn an_answer_may_begin_before_the_request_has_ended() {
+    let upstream = instance(|mut client, _| async move {
+        loop {
+            client.until(b"\r\n\r\n").await;
+            client.write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n").await;
+            for _ in 0..2 {
+                let half = client.exactly(4).await;
+                client.write(&half).await;
+            }
+        }
+    })
+    .await;
+    let world = world().start(&[upstream]);
+    let mut client = world.connect().await;
+    for _ in 0..2 {
+        client.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf").await;
+        assert!(client.until(b"half").await.to_ascii_lowercase().contains("connection: keep-alive"));
+        client.write("rest").await;
+        assert_eq!(client.exactly(4).await, "rest");
+    }
+}
+
+#[tokio::test]
 async fn events_pass_as_they_come() {
     let (next, wanted) = tokio::sync::mpsc::channel::<&str>(1);
     let wanted = std::sync::Arc::new(tokio::sync::Mutex::new(wanted));

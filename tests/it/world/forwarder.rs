@@ -2,8 +2,6 @@
 //! drops packets, or a lost host, looks like.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +14,6 @@ use super::ports::free_address;
 pub struct Forwarder {
     pub address: SocketAddr,
     silent: watch::Sender<bool>,
-    carried: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -25,9 +22,8 @@ impl Forwarder {
         let listener = handle.block_on(TcpListener::bind(free_address())).expect("a free address");
         let address = listener.local_addr().expect("the address of our own listener");
         let (silent, is_silent) = watch::channel(false);
-        let carried = Arc::new(AtomicUsize::new(0));
-        let accepting = handle.spawn(accept(listener, to, is_silent, carried.clone()));
-        Self { address, silent, carried, accepting }
+        let accepting = handle.spawn(accept(listener, to, is_silent));
+        Self { address, silent, accepting }
     }
 
     pub fn url(&self) -> String {
@@ -38,9 +34,9 @@ impl Forwarder {
         self.silent.send_replace(true);
     }
 
-    /// Connections ever accepted.
-    pub fn carried(&self) -> usize {
-        self.carried.load(Ordering::SeqCst)
+    /// What was held back arrives as well.
+    pub fn speak_again(&self) {
+        self.silent.send_replace(false);
     }
 }
 
@@ -50,10 +46,9 @@ impl Drop for Forwarder {
     }
 }
 
-async fn accept(listener: TcpListener, to: SocketAddr, silent: watch::Receiver<bool>, carried: Arc<AtomicUsize>) {
+async fn accept(listener: TcpListener, to: SocketAddr, silent: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        carried.fetch_add(1, Ordering::SeqCst);
         let silent = silent.clone();
         connections.spawn(async move {
             let Ok(far) = TcpStream::connect(to).await else { return };

@@ -71,7 +71,9 @@ impl World {
 
     /// `pointsman demo`, with its registry inside.
     pub fn demo() -> Self {
-        setup::start_demo()
+        let world = setup::start_demo();
+        world.is_ready();
+        world
     }
 
     fn around(dir: TempDir, proxy: Program, listen: SocketAddr, admin: SocketAddr, registry: Registry) -> Self {
@@ -186,14 +188,6 @@ impl World {
             }
             assert!(Instant::now() < deadline, "{what}: still {found:?} after {EVENTUALLY:?}, not {expected:?}");
             std::thread::sleep(LOOKS_AGAIN);
-        }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- what the proxy logged last\n{}\n---", self.proxy.log_tail());
         }
     }
 }

@@ -10,6 +10,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 pub struct Program {
+    name: String,
     child: Child,
     out: PathBuf,
     log: PathBuf,
@@ -27,7 +28,7 @@ impl Program {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        Self { child, out, log }
+        Self { name: name.to_owned(), child, out, log }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -99,6 +100,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what {} logged last\n{}\n---", self.name, self.log_tail());
+        }
         if self.exited().is_none() {
             // Paused programs die too, and so does what they have started.
             let _ = signal::killpg(self.pid(), Signal::SIGKILL);
