@@ -4,7 +4,7 @@
 # What the build itself runs: zlib-ng wants cmake and a C compiler, etcd-client wants protoc and the well-known types beside it.
 need_build_tools() {
     if ! command -v cargo >/dev/null 2>&1; then
-        echo "Please install Rust 1.90 or newer: https://rustup.rs" >&2
+        echo "Please install Rust 1.91 or newer: https://rustup.rs" >&2
         exit 1
     fi
     need cc:build-essential make:make cmake:cmake protoc:protobuf-compiler
