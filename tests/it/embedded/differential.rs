@@ -389,7 +389,8 @@ impl Dice {
 
     /// Elements that compare equal keep their order in etcd while there are at most twelve.
     fn tied(&mut self, options: GetOptions) -> GetOptions {
-        let target = *self.rng.choice([SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value].iter()).unwrap();
+        let target =
+            *self.rng.choice([SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value].iter()).unwrap();
         options.with_range("c0").with_sort(target, self.order())
     }
 
