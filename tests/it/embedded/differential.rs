@@ -55,7 +55,7 @@ async fn compare(seed: u64, n_operations: usize) {
     let dir = tempfile::tempdir().unwrap();
     let (etcd, ours) = (Etcd::start(), Embedded::kept_in(dir.path()));
     let mut both = [Side::connect(&etcd.url()).await, Side::connect(&ours.url).await];
-    let mut dice = Dice { rng: Rng::with_seed(seed), revision: 1 };
+    let mut dice = Dice { rng: Rng::with_seed(seed), revision: 1, compacted: 0 };
     let mut last_watch = Instant::now();
     for step in 0..n_operations {
         let operation = dice.operation();
@@ -77,6 +77,11 @@ async fn compare(seed: u64, n_operations: usize) {
         }
         assert_eq!(answers[0], answers[1], "left is etcd; seed {seed}, step {step}: {operation:?}");
         dice.learn(&answers[0]);
+        if let Operation::Compact(revision) = operation
+            && answers[0].starts_with("CompactionResponse")
+        {
+            dice.compacted = revision;
+        }
         if operation.must_lead_to_quiet() {
             same_events(&both, seed, step).await;
         }
@@ -272,12 +277,13 @@ struct Dice {
     rng: Rng,
     /// The newest revision either side spoke of.
     revision: i64,
+    compacted: i64,
 }
 
 impl Dice {
     fn operation(&mut self) -> Operation {
         match self.rng.u32(0..100) {
-            0..30 => Operation::Put(self.key(), self.value(), self.put_options()),
+            0..30 => Operation::Put(self.key(), self.value(), self.lone_put_options()),
             30..50 => Operation::Get(self.key(), self.get_options()),
             50..60 => Operation::Delete(self.key(), self.delete_options()),
             60..78 => Operation::Txn(self.txn(0)),
@@ -335,6 +341,12 @@ impl Dice {
         if self.one_in(3) {
             options = options.with_prev_key();
         }
+        options
+    }
+
+    /// In a transaction after a delete of the same key these make etcd 3.4.23 end with a panic, so they come alone.
+    fn lone_put_options(&mut self) -> PutOptions {
+        let mut options = self.put_options();
         if self.one_in(10) {
             options = options.with_ignore_value();
         }
@@ -456,7 +468,10 @@ impl Dice {
             _ => WatchOptions::new().with_range(self.key()),
         };
         if self.one_in(2) {
-            options = options.with_start_revision(self.some_revision());
+            // etcd 3.4.23 forgets a DELETE at the very revision of a compaction (its issues 18089 and 19179); ours tells it,
+            // as the newer ones do.
+            let start = Some(self.some_revision()).filter(|start| *start != self.compacted);
+            options = options.with_start_revision(start.unwrap_or(self.compacted + 1));
         }
         if self.one_in(3) {
             options = options.with_prev_key();
