@@ -79,6 +79,9 @@ address = "{address}"
 
 [admin]
 address = "{admin}"
+
+[log.access]
+enabled = false
 "#
         );
         fs::write(&config, listeners + rest)?;
