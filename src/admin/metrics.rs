@@ -103,12 +103,6 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
         }
         pass(text, out).await?;
     }
-    text.family(&families::RETRIES_DENIED);
-    for service in services.iter().filter(|s| s.stats.attempts.read().count() > 0) {
-        let denied = service.stats.retries_denied.load(std::sync::atomic::Ordering::Relaxed);
-        text.sample(&[service.name.as_str()], denied);
-        pass(text, out).await?;
-    }
     text.family(&families::INSTANCES);
     for service in &services {
         for state in Lifecycle::ALL {

@@ -71,7 +71,6 @@ struct Summary<'a> {
     failures: u64,
     refused: u64,
     retries: u64,
-    retries_denied: u64,
     latency_ms: Latency,
 }
 
@@ -142,7 +141,6 @@ impl<'a> Summary<'a> {
             requests: stats.requests.read().count(),
             refused: stats.refused.load(Ordering::Relaxed),
             retries: stats.retries().map(|(_, n)| n).sum(),
-            retries_denied: stats.retries_denied.load(Ordering::Relaxed),
             latency_ms: Latency::of(Some(&stats.requests)),
         }
     }

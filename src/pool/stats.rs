@@ -11,7 +11,6 @@ pub struct ServiceStats {
     /// Attempts, from choosing the instance to the head of its response.
     pub attempts: Histogram,
     retries: [AtomicU64; RETRY_CAUSES.len()],
-    pub retries_denied: AtomicU64,
     /// Requests answered 503 because no instance could be picked.
     pub refused: AtomicU64,
     /// Steps of `round_robin`, and the order in which instances were picked.

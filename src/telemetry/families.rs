@@ -54,8 +54,6 @@ families! {
         "Requests that an instance is working on.";
     RETRIES = Counter "pointsman_retries_total" ["service", "cause"]
         "Further attempts by why they were needed.";
-    RETRIES_DENIED = Counter "pointsman_retries_denied_total" ["service"]
-        "Further attempts that the retry budget did not allow.";
     INSTANCES = Gauge "pointsman_instances" ["service", "state"]
         "Instances that are known, by what is declared of them.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
