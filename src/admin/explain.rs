@@ -1,5 +1,9 @@
 //! `/api/v1/explain`: what would become of a request that came now, and why. Nothing is sent anywhere.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use serde_json::{Value as Json, json};
@@ -9,8 +13,8 @@ use super::reply::Refusal;
 use super::routes;
 use super::sources::Sources;
 use crate::catalog::Snapshot;
-use crate::model::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
-use crate::pool::{Instance, Service};
+use crate::model::{FieldMatch, HostPattern, InstanceId, PathMatch, RouteSpec, ValueMatch};
+use crate::pool::{Instance, Moment, PickError, Service, View};
 use crate::routing::Question;
 
 pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> {
@@ -33,10 +37,13 @@ pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> 
     let service = snapshot.services.get(route.spec.service.as_str());
     said["outcome"] = outcome(service.map(|s| &**s)).into();
     if let Some(service) = service {
+        let now = Moment::of(Instant::now());
+        let view = service.view(now);
         said["balance"] = service.policy.balance.as_str().into();
-        said["candidates"] = candidates(service);
-        said["others"] = others(service);
-        said["counts"] = json!({ "total": service.pool.all().len(), "candidates": service.pool.candidates().len() });
+        said["panic"] = view.panic.into();
+        said["candidates"] = candidates(service, &view);
+        said["others"] = others(service, &view, now);
+        said["counts"] = json!({ "total": service.pool.all().len(), "candidates": view.n_candidates() });
     }
     Ok(said)
 }
@@ -95,11 +102,11 @@ fn bare_host(authority: &str) -> String {
 }
 
 fn outcome(service: Option<&Service>) -> &'static str {
-    match service {
-        None => "no_instances",
-        Some(service) if service.pool.candidates().len() > 0 => "forward",
-        Some(service) if service.pool.all().iter().any(|i| i.standing.addr.is_none() && i.standing.weight > 0) => "none_healthy",
-        Some(_) => "no_instances",
+    let Some(service) = service else { return "no_instances" };
+    match service.would_refuse(Moment::of(Instant::now())) {
+        None => "forward",
+        Some(PickError::NoInstances) => "no_instances",
+        Some(_) => "none_healthy",
     }
 }
 
@@ -170,24 +177,26 @@ fn condition(what: &str, field: &FieldMatch) -> String {
     }
 }
 
-fn candidates(service: &Service) -> Json {
-    let candidates = service.pool.candidates();
-    let total: u64 = candidates.clone().map(|i| u64::from(i.standing.weight)).sum();
-    let one = |i: &Instance| {
+fn candidates(service: &Service, view: &View) -> Json {
+    let candidates = view.candidates(service);
+    let total: u64 = candidates.clone().map(|(_, weight)| u64::from(weight)).sum();
+    let one = |(i, weight): (&Arc<Instance>, u32)| {
         json!({
             "id": i.id.as_str(),
             "address": i.spec.address.to_string(),
             "weight": i.standing.weight,
-            "share_percent": (f64::from(i.standing.weight) * 1e4 / total.max(1) as f64).round() / 1e2,
+            "share_percent": (f64::from(weight) * 1e4 / total.max(1) as f64).round() / 1e2,
             "in_flight": i.state.in_flight(),
         })
     };
-    candidates.take(LISTED_MAX).map(|i| one(i)).collect()
+    candidates.take(LISTED_MAX).map(one).collect()
 }
 
-fn others(service: &Service) -> Json {
-    let one = |i: &Instance| json!({ "id": i.id.as_str(), "address": i.spec.address.to_string(), "reason": i.reason() });
-    service.pool.all().iter().filter(|i| !i.takes_traffic()).take(LISTED_MAX).map(|i| one(i)).collect()
+fn others(service: &Service, view: &View, now: Moment) -> Json {
+    let picked: HashSet<&InstanceId> = view.candidates(service).map(|(i, _)| &i.id).collect();
+    let others = service.pool.all().iter().filter(|i| !picked.contains(&i.id)).take(LISTED_MAX);
+    let one = |i: &Arc<Instance>| json!({ "id": i.id.as_str(), "address": i.spec.address.to_string(), "reason": service.reason(i, now) });
+    others.map(one).collect()
 }
 
 /// Of each list; `counts` has the whole numbers. More than anybody reads, and small enough to be written at once.

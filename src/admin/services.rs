@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use super::body::{Body, Gone, Outlet};
 use super::reply::{JSON, Refusal, reply};
 use crate::catalog::Snapshot;
 use crate::model::{Lifecycle, Origin};
-use crate::pool::{Histogram, Instance, Service};
+use crate::pool::{Histogram, Instance, Moment, Service};
 use crate::wire::policy_json;
 
 pub fn list(snapshot: Arc<Snapshot>) -> Reply {
@@ -28,10 +28,11 @@ pub fn one(snapshot: &Snapshot, name: &str) -> Result<Reply, Refusal> {
 }
 
 async fn tell_all(snapshot: &Snapshot, out: &Outlet) -> Result<(), Gone> {
+    let now = Moment::of(Instant::now());
     let mut text = format!("{{\"revision\":{},\"services\":[", snapshot.revision);
     for (n, service) in by_name(snapshot).into_iter().enumerate() {
         text.push_str(if n == 0 { "\n" } else { ",\n" });
-        text.push_str(&text_of(&Summary::of(service)));
+        text.push_str(&text_of(&Summary::of(service, now)));
         out.pass(&mut text).await?;
     }
     text.push_str("\n]}\n");
@@ -39,14 +40,15 @@ async fn tell_all(snapshot: &Snapshot, out: &Outlet) -> Result<(), Gone> {
 }
 
 async fn tell_one(revision: u64, service: &Service, out: &Outlet) -> Result<(), Gone> {
-    let summary = text_of(&Summary::of(service));
+    let now = Moment::of(Instant::now());
+    let summary = text_of(&Summary::of(service, now));
     // What follows stands inside the same object.
     let open = summary.strip_suffix('}').unwrap_or(&summary);
     let policy = policy_json(&service.policy);
     let mut text = format!("{open},\"revision\":{revision},\"policy\":{policy},\"instances\":[");
     for (n, instance) in service.pool.all().iter().enumerate() {
         text.push_str(if n == 0 { "\n" } else { ",\n" });
-        text.push_str(&text_of(&InstanceView::of(instance)));
+        text.push_str(&text_of(&InstanceView::of(service, instance, now)));
         out.pass(&mut text).await?;
     }
     text.push_str("\n]}\n");
@@ -72,6 +74,10 @@ struct Summary<'a> {
     refused: u64,
     retries: u64,
     latency_ms: Latency,
+    /// So few are well that all are used that can be reached.
+    panic: bool,
+    /// How many get less than their weight for now.
+    slow_start: usize,
 }
 
 #[derive(Default, Serialize)]
@@ -93,7 +99,7 @@ struct InstanceView<'a> {
     probe: &'static str,
     passive: &'static str,
     eligible: bool,
-    reason: Option<&'static str>,
+    reason: Option<String>,
     in_flight: u32,
     requests: u64,
     failures: u64,
@@ -117,13 +123,13 @@ struct Latency {
 }
 
 impl<'a> Summary<'a> {
-    fn of(service: &'a Service) -> Self {
-        let stats = &service.stats;
+    fn of(service: &'a Service, now: Moment) -> Self {
+        let (stats, view) = (&service.stats, service.view(now));
         let mut counts = Counts { total: service.pool.all().len(), ..Counts::default() };
         let (mut in_flight, mut failures) = (0, 0);
         // Once over all of them: there may be very many, each in a place of its own in memory.
         for instance in service.pool.all() {
-            counts.eligible += usize::from(instance.takes_traffic());
+            counts.eligible += usize::from(service.admits(instance, now).is_ok());
             match instance.standing.lifecycle {
                 Lifecycle::Ready => counts.ready += 1,
                 Lifecycle::Draining => counts.draining += 1,
@@ -142,12 +148,14 @@ impl<'a> Summary<'a> {
             refused: stats.refused.load(Ordering::Relaxed),
             retries: stats.retries().map(|(_, n)| n).sum(),
             latency_ms: Latency::of(Some(&stats.requests)),
+            panic: view.panic,
+            slow_start: view.n_warming,
         }
     }
 }
 
 impl<'a> InstanceView<'a> {
-    fn of(instance: &'a Instance) -> Self {
+    fn of(service: &Service, instance: &'a Instance, now: Moment) -> Self {
         let Instance { id, origin, spec, standing, state, .. } = instance;
         let (requests, failures) = attempts(instance);
         Self {
@@ -156,11 +164,10 @@ impl<'a> InstanceView<'a> {
             resolved: standing.addr,
             weight: standing.weight,
             state: standing.lifecycle.as_str(),
-            // Nothing probes and nothing ejects yet: all that is declared ready is used.
-            probe: "unknown",
-            passive: "ok",
-            eligible: instance.takes_traffic(),
-            reason: instance.reason(),
+            probe: state.health.verdict().as_str(),
+            passive: state.health.passive().as_str(),
+            eligible: service.admits(instance, now).is_ok(),
+            reason: service.reason(instance, now),
             in_flight: state.in_flight(),
             requests,
             failures,

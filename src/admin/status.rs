@@ -1,6 +1,6 @@
 //! `/readyz`: whether traffic may come; `/api/v1/status`: the process and its registry in one answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde_json::{Value as Json, json};
@@ -9,6 +9,7 @@ use super::Reply;
 use super::reply::json_reply;
 use super::services::moment;
 use super::sources::{RegistryReading, Sources};
+use crate::pool::Moment;
 
 pub fn readiness(sources: &Sources) -> Reply {
     let reasons = reasons(sources, &(sources.registry)());
@@ -37,6 +38,7 @@ fn reasons(sources: &Sources, registry: &RegistryReading) -> Vec<String> {
 pub fn status(sources: &Sources) -> Json {
     let (snapshot, registry, proxy) = (sources.live.load_full(), (sources.registry)(), (sources.proxy)());
     let reasons = reasons(sources, &registry);
+    let now = Moment::of(Instant::now());
     let listeners = proxy.connections.iter().map(|(listener, n)| json!({ "address": listener.to_string(), "connections": n }));
     json!({
         "version": sources.version,
@@ -48,7 +50,7 @@ pub fn status(sources: &Sources) -> Json {
         "counts": {
             "services": snapshot.services.len(),
             "instances": snapshot.services.iter().map(|(_, s)| s.pool.all().len()).sum::<usize>(),
-            "eligible": snapshot.services.iter().map(|(_, s)| s.pool.candidates().len()).sum::<usize>(),
+            "eligible": snapshot.services.iter().map(|(_, s)| s.n_admitted(now)).sum::<usize>(),
             "routes": snapshot.routes.routes().len(),
         },
         "registry": registry_json(&registry, snapshot.revision),

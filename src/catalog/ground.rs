@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::names::Names;
 use crate::model::{Host, InstanceId, InstanceSpec, Origin, Override, ServiceName, ServicePolicy};
-use crate::pool::{Instance, InstanceState, Service, Standing};
+use crate::pool::{Instance, InstanceState, Moment, Service, Standing};
 
 #[derive(Debug, Default)]
 pub struct Ground {
@@ -168,7 +168,7 @@ impl Learned<'_> {
         self.remembered.recall(service, id, addr, self.now).unwrap_or_else(|| {
             let generation = *self.next_generation;
             *self.next_generation += 1;
-            Arc::new(InstanceState::new(generation, self.wall))
+            Arc::new(InstanceState::new(generation, self.wall, Moment::of(self.now)))
         })
     }
 }

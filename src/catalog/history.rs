@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
+use tracing::{info, warn};
 
-use crate::model::{Origin, RouteName, RouteSpec};
-use crate::pool::Instance;
+use crate::model::{Origin, RouteName, RouteSpec, Verdict};
+use crate::pool::{Instance, Turn};
 
 pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
 
@@ -81,8 +82,40 @@ impl History {
         self.add(at, revision, kind, format!("{}/{}", instance.service, instance.id), detail);
     }
 
+    /// What became of an instance's health. Rare, so it is logged here, where the words are.
+    pub(super) fn turn(&self, instance: &Instance, turn: Turn) {
+        let (service, id) = (&instance.service, &instance.id);
+        let (kind, detail) = match turn {
+            Turn::Verdict(verdict) => {
+                let said = instance.state.health.probe_said();
+                match verdict {
+                    Verdict::Down => warn!(%service, instance = %id, said, "Probes found an instance down"),
+                    _ => info!(%service, instance = %id, "Probes found an instance up"),
+                }
+                (verdict_kind(verdict), said)
+            }
+            Turn::Ejected { cause, lasts } => {
+                warn!(%service, instance = %id, cause = cause.as_str(), ?lasts, "Instance ejected");
+                ("instance_ejected", format!("{} for {:.1} s", cause.words(), lasts.as_secs_f64()))
+            }
+            Turn::Readmitted => {
+                info!(%service, instance = %id, "Instance readmitted after its trial");
+                ("instance_readmitted", "one request was its trial and went well".to_owned())
+            }
+        };
+        self.add(SystemTime::now(), instance.standing.revision, kind, format!("{service}/{id}"), detail);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, (u64, VecDeque<Happening>)> {
         self.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn verdict_kind(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unknown => "instance_unknown",
+        Verdict::Up => "instance_up",
+        Verdict::Down => "instance_down",
     }
 }
 

@@ -29,7 +29,7 @@ use pace::Pace;
 pub use snapshot::Snapshot;
 
 use crate::model::{Change, Event, InstanceId, Origin, ServiceName};
-use crate::pool::{Instance, Pool, Service};
+use crate::pool::{Instance, Pool, Service, ServiceStats, Teller};
 use crate::routing::RouteBook;
 
 /// What one `apply` did.
@@ -62,6 +62,8 @@ pub struct Resolution {
 pub struct Catalog {
     live: Arc<Live>,
     history: Arc<History>,
+    /// Given to every service: what becomes of its instances' health is history too.
+    teller: Teller,
     ground: HashMap<ServiceName, Ground>,
     /// Who of those that are followed has said nothing yet.
     unheard: BTreeSet<Origin>,
@@ -75,9 +77,11 @@ pub struct Catalog {
 
 impl Catalog {
     pub fn new(live: Arc<Live>, history: Arc<History>) -> Self {
+        let told = history.clone();
         Self {
             live,
             history,
+            teller: Teller::new(move |instance, turn| told.turn(instance, turn)),
             ground: HashMap::new(),
             unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),
@@ -218,8 +222,8 @@ impl Catalog {
         }
         let policy = ground.policy(old.as_deref());
         let pool = old.as_deref().map_or(&Pool::default(), |old| &old.pool).succeed(edits);
-        let stats = old.map(|s| s.stats.clone()).unwrap_or_default();
-        next.services.insert(name.clone(), Arc::new(Service { name: name.clone(), policy, pool, stats }));
+        let stats = old.map_or_else(|| Arc::new(ServiceStats::new(self.teller.clone())), |s| s.stats.clone());
+        next.services.insert(name.clone(), Arc::new(Service::new(name.clone(), policy, pool, stats)));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, PathMatch, RouteName, RouteSpec};
+use crate::pool::Moment;
 use crate::pool::Pool;
 
 struct World {
@@ -180,7 +181,7 @@ fn a_dns_name_is_used_once_resolved_and_its_last_good_address_stays() {
     let applied = world.apply(vec![put("s", "a", "orders.internal:80")]);
     assert_eq!(applied.names, Some(BTreeSet::from([Arc::from("orders.internal")])));
     assert_eq!(world.pool("s"), ["a ? 100 ready"]);
-    assert!(world.service("s").pool.candidates().next().is_none());
+    assert_eq!(world.service("s").n_admitted(Moment::of(Instant::now())), 0);
 
     world.resolve("orders.internal", "10.0.0.7");
     assert_eq!(world.pool("s"), ["a 10.0.0.7:80 100 ready"]);

@@ -11,6 +11,7 @@ mod outcome;
 mod policy;
 mod route;
 mod shards;
+mod verdict;
 
 pub use address::{Address, AddressError, Host};
 pub use change::{Change, Departure, Event, Origin};
@@ -23,3 +24,4 @@ pub use policy::{
 };
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
 pub use shards::ShardMap;
+pub use verdict::Verdict;

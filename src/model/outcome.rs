@@ -3,12 +3,14 @@
 /// One try at one instance, seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// A status below 500.
+    /// A status below 500, but for 429.
     Success,
     /// A 5xx that is not one of the gateway's.
     ServerError,
     /// 502, 503 or 504.
     GatewayError,
+    /// 429, or 503 with `Retry-After`: alive, and asking for less.
+    Overloaded,
     /// Nobody listens, or no way there.
     ConnectFailed,
     ConnectTimeout,
@@ -21,10 +23,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Success,
         Self::ServerError,
         Self::GatewayError,
+        Self::Overloaded,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::Reset,
@@ -32,8 +35,11 @@ impl Outcome {
         Self::ClientGone,
     ];
 
-    pub fn of_status(status: u16) -> Self {
+    /// `pushes_back`: the answer says `Retry-After`.
+    pub fn of_status(status: u16, pushes_back: bool) -> Self {
         match status {
+            429 => Self::Overloaded,
+            503 if pushes_back => Self::Overloaded,
             502..=504 => Self::GatewayError,
             500.. => Self::ServerError,
             _ => Self::Success,
@@ -45,6 +51,7 @@ impl Outcome {
             Self::Success => "success",
             Self::ServerError => "server_error",
             Self::GatewayError => "gateway_error",
+            Self::Overloaded => "overloaded",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::Reset => "reset",
@@ -54,6 +61,16 @@ impl Outcome {
     }
 
     pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Success | Self::ClientGone)
+        !matches!(self, Self::Success | Self::ClientGone | Self::Overloaded)
+    }
+
+    /// Nothing of the request reached the instance.
+    pub fn is_connect_failure(self) -> bool {
+        matches!(self, Self::ConnectFailed | Self::ConnectTimeout)
+    }
+
+    /// Speaks against the instance as a gateway's error does; a plain 500 may be the application's own.
+    pub fn is_gateway_failure(self) -> bool {
+        self.is_failure() && self != Self::ServerError
     }
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use super::Histogram;
+use super::{Health, Histogram, Moment};
 use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName};
 
 /// Immutable: a new weight makes a new `Instance` around the same `state`, a new address earns fresh state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Instance {
     pub service: ServiceName,
     pub id: InstanceId,
@@ -38,6 +38,11 @@ impl Instance {
         self.standing.lifecycle == Lifecycle::Ready && self.standing.weight > 0 && self.standing.addr.is_some()
     }
 
+    /// It takes another request beside those it has.
+    pub fn has_room(&self) -> bool {
+        self.spec.max_requests == 0 || self.state.in_flight() < self.spec.max_requests
+    }
+
     /// Idle connections to it are worth keeping.
     pub fn may_be_connected(&self) -> bool {
         self.standing.lifecycle == Lifecycle::Ready && self.standing.addr.is_some()
@@ -63,6 +68,7 @@ pub struct InstanceState {
     /// Unique in this process: no two lives of an instance share it, so connections are never mixed up.
     pub generation: u64,
     pub since: SystemTime,
+    pub health: Health,
     in_flight: AtomicU32,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// The service's turn at which it was picked last.
@@ -72,10 +78,11 @@ pub struct InstanceState {
 }
 
 impl InstanceState {
-    pub fn new(generation: u64, since: SystemTime) -> Self {
+    pub fn new(generation: u64, since: SystemTime, born: Moment) -> Self {
         Self {
             generation,
             since,
+            health: Health::new(born),
             in_flight: AtomicU32::new(0),
             outcomes: Default::default(),
             last_turn: AtomicU64::new(0),
@@ -112,25 +119,44 @@ impl InstanceState {
     }
 }
 
-/// One request at one instance. Holding it counts one; dropping it gives one back, on cancellation too.
+/// One request at one instance. Holding it counts one; dropping it gives one back, on cancellation too, and with it the
+/// trial if it was one and nothing came of it.
 #[derive(Debug)]
 pub struct InFlight {
     instance: Arc<Instance>,
+    is_trial: bool,
 }
 
 impl InFlight {
     pub fn begin(instance: Arc<Instance>) -> Self {
+        Self::hold(instance, false)
+    }
+
+    /// The trial of an instance that was ejected; it has been taken.
+    pub(super) fn begin_trial(instance: Arc<Instance>) -> Self {
+        Self::hold(instance, true)
+    }
+
+    fn hold(instance: Arc<Instance>, is_trial: bool) -> Self {
         instance.state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { instance }
+        Self { instance, is_trial }
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
+
+    /// Whether there is a trial to conclude; from here on there is none.
+    pub(super) fn conclude_trial(&mut self) -> bool {
+        std::mem::take(&mut self.is_trial)
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if self.is_trial {
+            self.instance.state.health.give_trial_back();
+        }
         self.instance.state.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,17 +4,32 @@
 //! - `Service`, `Pool` and `Instance` never change; a change makes successors that share what stayed.
 //! - What was learned (`InstanceState`) hangs on (service, instance id, address) and outlives every snapshot.
 //! - Whoever holds an `InFlight` counts one, on every path; dropping it gives one back.
-//! - Deliberately absent: sockets, clocks, metrics, logs. Whoever counts a time says how long it took.
+//! - One gate (`gate`) decides who is eligible; ejection and slow start are inside it.
+//! - Deliberately absent: sockets, clocks, metrics, logs. Whoever calls says what time it is.
 
+mod budget;
+mod gate;
+mod health;
 mod instance;
 mod least_conn;
+mod moment;
+mod outlier;
 mod p2c;
 mod pick;
 mod round_robin;
 mod service;
 mod stats;
+mod turn;
+mod warmth;
+mod window;
 
+pub use gate::{Out, View};
+pub use health::{Health, Passive};
 pub use instance::{InFlight, Instance, InstanceState, Standing};
+pub use moment::Moment;
+pub use outlier::EjectionCause;
 pub use pick::{PickError, Pool};
-pub use service::Service;
+pub use service::{Ask, Service};
 pub use stats::{Histogram, HistogramReading, ServiceStats};
+pub use turn::{Teller, Turn};
+pub use window::{Counted, Window};

@@ -3,39 +3,42 @@
 //! Load is (in flight + 1) / weight. Two idle instances are a tie whatever they weigh, because the draw has weighed
 //! them already; counting the weight twice would starve the light one on a quiet service. A tie between equal
 //! weights goes to the one picked less recently, any other to the first draw. Up to three candidates are all looked at.
+//! Failures of the last seconds count as requests in flight: who fails fast must not look idle.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::Instance;
-use super::pick::Draw;
+use super::Moment;
+use super::pick::{Candidate, Draw};
 
-pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<&'a Arc<Instance>> {
-    let first = draw.one(rng)?;
-    if draw.candidates.len() <= SCANNED_MAX {
-        return Some(draw.untried().fold(first, |best, other| if is_better(other, best) { other } else { best }));
+pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidate<'a>> {
+    let (first, now) = (draw.one(rng)?, draw.ask.now);
+    if draw.n_candidates() <= SCANNED_MAX {
+        return Some(draw.usable().fold(first, |best, other| if is_better(other, best, now) { other } else { best }));
     }
     for _ in 0..REDRAWS_MAX {
         let second = draw.one(rng)?;
-        if !Arc::ptr_eq(first, second) {
-            return Some(if is_better(second, first) { second } else { first });
+        if !Arc::ptr_eq(first.instance, second.instance) {
+            return Some(if is_better(second, first, now) { second } else { first });
         }
     }
     Some(first)
 }
 
 /// Strictly: a tie keeps the one that was drawn first.
-pub(super) fn is_better(other: &Instance, best: &Instance) -> bool {
-    let (other_load, best_load) = (other.state.in_flight(), best.state.in_flight());
-    let (other_weight, best_weight) = (other.standing.weight, best.standing.weight);
-    let older = other_weight == best_weight && other.state.last_turn() < best.state.last_turn();
+pub(super) fn is_better(other: Candidate<'_>, best: Candidate<'_>, now: Moment) -> bool {
+    let load = |c: Candidate<'_>| c.instance.state.in_flight().saturating_add(c.instance.state.health.strain(now));
+    let (other_load, best_load) = (load(other), load(best));
+    let last_turn = |c: Candidate<'_>| c.instance.state.last_turn();
+    let older = || other.weight == best.weight && last_turn(other) < last_turn(best);
     if other_load == 0 && best_load == 0 {
-        return older;
+        return older();
     }
-    let cross = |load: u32, weight: u16| (u64::from(load) + 1) * u64::from(weight);
-    match cross(other_load, best_weight).cmp(&cross(best_load, other_weight)) {
-        std::cmp::Ordering::Less => true,
-        std::cmp::Ordering::Equal => older,
-        std::cmp::Ordering::Greater => false,
+    let cross = |load: u32, weight: u32| (u64::from(load) + 1) * u64::from(weight);
+    match cross(other_load, best.weight).cmp(&cross(best_load, other.weight)) {
+        Ordering::Less => true,
+        Ordering::Equal => older(),
+        Ordering::Greater => false,
     }
 }
 

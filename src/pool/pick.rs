@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::gate::View;
+use super::service::Ask;
 use super::{Instance, least_conn, p2c, round_robin};
-use crate::model::{Balance, InstanceId};
+use crate::model::{Balance, InstanceId, Lifecycle};
 
 /// Why no instance could be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum PickError {
     NoneHealthy,
     /// Each of them has been tried by this request.
     AllTried,
+    /// Those that are left have as many requests as they may.
+    Full,
 }
 
 impl fmt::Display for PickError {
@@ -24,6 +28,7 @@ impl fmt::Display for PickError {
             Self::NoInstances => "no instance of the service takes traffic",
             Self::NoneHealthy => "no instance of the service can be used",
             Self::AllTried => "every instance has been tried",
+            Self::Full => "every instance has as many requests as it may",
         })
     }
 }
@@ -33,18 +38,13 @@ impl fmt::Display for PickError {
 pub struct Pool {
     /// All that are known, by id: the same order on every proxy.
     all: Vec<Arc<Instance>>,
-    /// Those that take traffic by what was declared, as places in `all`.
-    candidates: Vec<u32>,
-    weights: Weights,
 }
 
 impl Pool {
     /// `all` is sorted by id.
     pub fn new(all: Vec<Arc<Instance>>) -> Self {
         debug_assert!(all.is_sorted_by(|a, b| a.id < b.id));
-        let places = (0..).zip(&all).filter(|(_, i)| i.takes_traffic());
-        let (candidates, weights): (Vec<u32>, Vec<u16>) = places.map(|(place, i)| (place, i.standing.weight)).unzip();
-        Self { all, candidates, weights: Weights::new(&weights) }
+        Self { all }
     }
 
     /// The pool with some instances replaced, added or gone. `edits` is sorted by id. Costs a search for each edit and
@@ -69,83 +69,105 @@ impl Pool {
         &self.all
     }
 
-    pub fn candidates(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> + Clone {
-        self.candidates.iter().map(|place| &self.all[*place as usize])
-    }
-
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.all.binary_search_by(|i| i.id.cmp(id)).ok().map(|at| &self.all[at])
     }
 
-    pub fn pick(
-        &self,
+    pub(super) fn pick<'a>(
+        &'a self,
+        view: &'a View,
         balance: Balance,
-        tried: &[u64],
+        ask: Ask<'_>,
         turn: &AtomicU64,
         rng: &mut fastrand::Rng,
-    ) -> Result<&Arc<Instance>, PickError> {
-        if self.candidates.is_empty() {
-            let unresolved = self.all.iter().any(|i| i.standing.addr.is_none() && i.standing.weight > 0);
-            return Err(if unresolved { PickError::NoneHealthy } else { PickError::NoInstances });
+    ) -> Result<&'a Arc<Instance>, PickError> {
+        if view.candidates.is_empty() {
+            return Err(self.why_none());
         }
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        let draw = Draw { all: &self.all, candidates: &self.candidates, weights: &self.weights, tried };
+        let draw = Draw { all: &self.all, view, ask };
         let picked = match balance {
             Balance::RoundRobin => round_robin::pick(&draw, turn),
             Balance::Random => draw.one(rng),
             Balance::LeastConn => least_conn::pick(&draw, rng),
-            // The remaining ones come with the health of instances; until then a policy that names them is served by the default.
+            // The remaining ones are not there yet; until then a policy that names them is served by the default.
             _ => p2c::pick(&draw, rng),
         };
-        let picked = picked.ok_or(PickError::AllTried)?;
-        picked.state.picked(turn + 1);
-        Ok(picked)
+        let Candidate { instance, .. } = picked.ok_or_else(|| draw.why_none())?;
+        instance.state.picked(turn + 1);
+        Ok(instance)
+    }
+
+    /// Nobody may be picked: is there nobody, or nobody well?
+    pub(super) fn why_none(&self) -> PickError {
+        let is_wanted = |i: &Arc<Instance>| i.standing.lifecycle == Lifecycle::Ready && i.standing.weight > 0;
+        if self.all.iter().any(is_wanted) { PickError::NoneHealthy } else { PickError::NoInstances }
     }
 }
 
 /// What a way to pick chooses from.
 pub(super) struct Draw<'a, 't> {
     all: &'a [Arc<Instance>],
-    pub candidates: &'a [u32],
-    pub weights: &'a Weights,
-    pub tried: &'t [u64],
+    view: &'a View,
+    pub ask: Ask<'t>,
+}
+
+/// An instance that may be picked, with the weight that counts now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub instance: &'a Arc<Instance>,
+    pub weight: u32,
 }
 
 impl<'a> Draw<'a, '_> {
-    pub fn untried(&self) -> impl Iterator<Item = &'a Arc<Instance>> + Clone {
-        self.in_order(self.candidates).filter(|i| !self.is_tried(i))
+    pub fn n_candidates(&self) -> usize {
+        self.view.candidates.len()
     }
 
-    fn is_tried(&self, instance: &Instance) -> bool {
-        self.tried.contains(&instance.state.generation)
+    pub fn weights(&self) -> &'a Weights {
+        &self.view.weights
     }
 
-    /// The candidate at a place in `0..weights.total()`, or the next one that was not tried.
-    pub fn at(&self, place: u64) -> Option<&'a Arc<Instance>> {
-        let first = self.weights.index_of(place);
-        let (before, from) = self.candidates.split_at(first);
-        self.in_order(from).chain(self.in_order(before)).find(|i| !self.is_tried(i))
+    /// Those this request has not been at, and that have room.
+    pub fn usable(&self) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        (0..self.n_candidates()).map(|n| self.candidate(n)).filter(|c| self.is_usable(c))
     }
 
-    fn in_order(&self, places: &'a [u32]) -> impl Iterator<Item = &'a Arc<Instance>> + Clone + use<'a> {
-        let all = self.all;
-        places.iter().map(move |place| &all[*place as usize])
+    fn candidate(&self, n: usize) -> Candidate<'a> {
+        Candidate { instance: &self.all[self.view.candidates[n] as usize], weight: self.view.weights.of(n) }
+    }
+
+    fn is_usable(&self, Candidate { instance, .. }: &Candidate<'a>) -> bool {
+        !self.ask.tried.contains(&instance.state.generation) && instance.has_room()
+    }
+
+    /// The candidate at a place in `0..weights.total()`, or the next one that is usable.
+    pub fn at(&self, place: u64) -> Option<Candidate<'a>> {
+        let first = self.view.weights.index_of(place);
+        (first..self.n_candidates()).chain(0..first).map(|n| self.candidate(n)).find(|c| self.is_usable(c))
     }
 
     /// A weighted draw.
-    pub fn one(&self, rng: &mut fastrand::Rng) -> Option<&'a Arc<Instance>> {
-        if self.tried.is_empty() {
-            return self.at(rng.u64(0..self.weights.total()));
+    pub fn one(&self, rng: &mut fastrand::Rng) -> Option<Candidate<'a>> {
+        let drawn = self.candidate(self.view.weights.index_of(rng.u64(0..self.view.weights.total())));
+        if self.is_usable(&drawn) {
+            return Some(drawn);
         }
-        // What was tried must not pass its share on to its neighbour alone.
-        let total: u64 = self.untried().map(|i| u64::from(i.standing.weight)).sum();
+        // What cannot be used must not pass its share on to its neighbour alone.
+        let total: u64 = self.usable().map(|c| u64::from(c.weight)).sum();
         let mut place = rng.u64(0..total.max(1));
-        self.untried().find(|i| {
-            let weight = u64::from(i.standing.weight);
+        self.usable().find(|c| {
+            let weight = u64::from(c.weight);
             let here = place < weight;
             place = place.saturating_sub(weight);
             here
         })
+    }
+
+    /// There are candidates, but none of them can be used.
+    fn why_none(&self) -> PickError {
+        let is_untried = |c: &Candidate<'_>| !self.ask.tried.contains(&c.instance.state.generation);
+        if (0..self.n_candidates()).any(|n| is_untried(&self.candidate(n))) { PickError::Full } else { PickError::AllTried }
     }
 }
 
@@ -154,22 +176,23 @@ impl<'a> Draw<'a, '_> {
 pub(super) struct Weights {
     /// The running sums divided by the weights' greatest common divisor; empty when all are equal.
     sums: Vec<u64>,
+    divisor: u32,
     n: u64,
 }
 
 impl Weights {
-    fn new(weights: &[u16]) -> Self {
+    pub fn new(weights: &[u32]) -> Self {
         let n = weights.len() as u64;
         let first = weights.first().copied().unwrap_or_default();
         if weights.iter().all(|w| *w == first) {
-            return Self { sums: Vec::new(), n };
+            return Self { sums: Vec::new(), divisor: first, n };
         }
         let divisor = weights.iter().fold(0, |divisor, w| gcd(divisor, u64::from(*w)));
         let running = weights.iter().scan(0, |sum, w| {
             *sum += u64::from(*w) / divisor;
             Some(*sum)
         });
-        Self { sums: running.collect(), n }
+        Self { sums: running.collect(), divisor: divisor as u32, n }
     }
 
     pub fn are_equal(&self) -> bool {
@@ -181,7 +204,14 @@ impl Weights {
         self.sums.last().copied().unwrap_or(self.n)
     }
 
-    fn index_of(&self, place: u64) -> usize {
+    /// Of the n-th candidate.
+    pub fn of(&self, n: usize) -> u32 {
+        let Some(sum) = self.sums.get(n) else { return self.divisor };
+        let before = if n == 0 { 0 } else { self.sums[n - 1] };
+        (sum - before) as u32 * self.divisor
+    }
+
+    pub fn index_of(&self, place: u64) -> usize {
         if self.sums.is_empty() { place as usize } else { self.sums.partition_point(|sum| *sum <= place) }
     }
 }
@@ -193,16 +223,28 @@ pub(super) fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Address, InstanceSpec, Lifecycle, Origin, ServiceName};
-    use crate::pool::{InFlight, InstanceState, Standing};
+    use crate::model::{Address, InstanceSpec, Origin, ServiceName, ServicePolicy};
+    use crate::pool::{InFlight, InstanceState, Moment, Service, Standing};
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
-    pub fn pool(weights: &[u16]) -> Pool {
-        Pool::new(weights.iter().enumerate().map(|(n, w)| instance(n, *w, Lifecycle::Ready)).collect())
+    pub const NOW: Moment = Moment::from_millis(1_000_000);
+
+    /// A service of instances that have been there for long.
+    pub fn service(weights: &[u16], balance: Balance) -> Service {
+        service_of(weights.iter().enumerate().map(|(n, w)| instance(n, *w, Lifecycle::Ready)).collect(), balance)
     }
 
-    fn instance(n: usize, weight: u16, lifecycle: Lifecycle) -> Arc<Instance> {
+    pub fn service_of(all: Vec<Arc<Instance>>, balance: Balance) -> Service {
+        let policy = ServicePolicy { balance, ..ServicePolicy::default() };
+        Service::new(ServiceName::parse("s").unwrap(), Arc::new(policy), Pool::new(all), Arc::default())
+    }
+
+    pub fn ask(tried: &[u64]) -> Ask<'_> {
+        Ask { tried, now: NOW }
+    }
+
+    pub fn instance(n: usize, weight: u16, lifecycle: Lifecycle) -> Arc<Instance> {
         let address = Address::parse(&format!("127.0.0.1:{}", 9000 + n)).unwrap();
         let standing = Standing { addr: address.socket_addr(), weight, lifecycle, overridden: false, revision: 1 };
         Arc::new(Instance {
@@ -211,17 +253,17 @@ pub(super) mod tests {
             origin: Origin::Registry,
             spec: Arc::new(InstanceSpec::at(address)),
             standing,
-            state: Arc::new(InstanceState::new(n as u64 + 1, SystemTime::UNIX_EPOCH)),
+            state: Arc::new(InstanceState::new(n as u64 + 1, SystemTime::UNIX_EPOCH, Moment::from_millis(1))),
         })
     }
 
-    /// How often each of the pool's instances was picked in `n` picks, each given back at once.
-    pub fn counts(pool: &Pool, balance: Balance, n: u64) -> Vec<u64> {
-        let (turn, mut rng) = (AtomicU64::new(0), fastrand::Rng::with_seed(7));
-        let mut counts: BTreeMap<_, u64> = pool.all().iter().map(|i| (i.id.clone(), 0)).collect();
+    /// How often each of the service's instances was picked in `n` picks, each given back at once.
+    pub fn counts(service: &Service, n: u64) -> Vec<u64> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut counts: BTreeMap<_, u64> = service.pool.all().iter().map(|i| (i.id.clone(), 0)).collect();
         for _ in 0..n {
-            let picked = pool.pick(balance, &[], &turn, &mut rng).unwrap();
-            *counts.get_mut(&picked.id).unwrap() += 1;
+            let picked = service.pick(ask(&[]), &mut rng).unwrap();
+            *counts.get_mut(&picked.instance().id).unwrap() += 1;
         }
         counts.into_values().collect()
     }
@@ -233,7 +275,7 @@ pub(super) mod tests {
         for balance in OURS {
             for weights in [vec![100, 100], vec![300, 100], vec![5, 1, 1, 0], vec![10, 20, 30, 40, 100]] {
                 let (n, total) = (20_000, weights.iter().map(|w| u64::from(*w)).sum::<u64>());
-                for (count, weight) in counts(&pool(&weights), balance, n).into_iter().zip(&weights) {
+                for (count, weight) in counts(&service(&weights, balance), n).into_iter().zip(&weights) {
                     let expected = n * u64::from(*weight) / total;
                     assert!(count.abs_diff(expected) <= n / 50, "{balance:?} {weights:?}: {count}, expected {expected}");
                 }
@@ -243,16 +285,15 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_tried_is_not_picked_again() {
-        let pool = pool(&[1, 2, 3, 4, 5]);
         for balance in OURS {
-            let (turn, mut rng) = (AtomicU64::new(0), fastrand::Rng::with_seed(1));
-            let mut tried = Vec::new();
+            let service = service(&[1, 2, 3, 4, 5], balance);
+            let (mut rng, mut tried) = (fastrand::Rng::with_seed(1), Vec::new());
             for _ in 0..5 {
-                let picked = pool.pick(balance, &tried, &turn, &mut rng).unwrap().state.generation;
+                let picked = service.pick(ask(&tried), &mut rng).unwrap().instance().state.generation;
                 assert!(!tried.contains(&picked), "{balance:?} picked {picked} again");
                 tried.push(picked);
             }
-            assert_eq!(pool.pick(balance, &tried, &turn, &mut rng).unwrap_err(), PickError::AllTried);
+            assert_eq!(service.pick(ask(&tried), &mut rng).unwrap_err(), PickError::AllTried);
         }
     }
 
@@ -261,27 +302,26 @@ pub(super) mod tests {
         let all =
             vec![instance(0, 100, Lifecycle::Draining), instance(1, 100, Lifecycle::Ready), instance(2, 0, Lifecycle::Ready)];
         for balance in OURS {
-            assert_eq!(counts(&Pool::new(all.clone()), balance, 100), [0, 100, 0]);
+            assert_eq!(counts(&service_of(all.clone(), balance), 100), [0, 100, 0]);
         }
-        let (turn, mut rng) = (AtomicU64::new(0), fastrand::Rng::with_seed(1));
-        let drained = Pool::new(all[..1].to_vec());
-        assert_eq!(drained.pick(Balance::P2c, &[], &turn, &mut rng).unwrap_err(), PickError::NoInstances);
-        assert_eq!(Pool::default().pick(Balance::P2c, &[], &turn, &mut rng).unwrap_err(), PickError::NoInstances);
+        let mut rng = fastrand::Rng::with_seed(1);
+        for nobody in [all[..1].to_vec(), vec![]] {
+            let service = service_of(nobody, Balance::P2c);
+            assert_eq!(service.pick(ask(&[]), &mut rng).unwrap_err(), PickError::NoInstances);
+        }
     }
 
     #[test]
     fn load_aware_algorithms_avoid_the_busy_instance() {
         for balance in [Balance::P2c, Balance::LeastConn] {
-            let pool = pool(&[100; 10]);
-            let busy: Vec<_> = (0..50).map(|_| InFlight::begin(pool.all()[3].clone())).collect();
-            let mut held = Vec::new();
-            let (turn, mut rng) = (AtomicU64::new(0), fastrand::Rng::with_seed(3));
-            for _ in 0..90 {
-                held.push(InFlight::begin(pool.pick(balance, &[], &turn, &mut rng).unwrap().clone()));
-            }
-            assert_eq!(pool.all()[3].state.in_flight(), 50, "{balance:?}");
+            let service = service(&[100; 10], balance);
+            let all = service.pool.all();
+            let busy: Vec<_> = (0..50).map(|_| InFlight::begin(all[3].clone())).collect();
+            let mut rng = fastrand::Rng::with_seed(3);
+            let held: Vec<_> = (0..90).map(|_| service.pick(ask(&[]), &mut rng).unwrap()).collect();
+            assert_eq!(all[3].state.in_flight(), 50, "{balance:?}");
             drop((busy, held));
-            assert!(pool.all().iter().all(|i| i.state.in_flight() == 0));
+            assert!(all.iter().all(|i| i.state.in_flight() == 0));
         }
     }
 
@@ -289,19 +329,34 @@ pub(super) mod tests {
     fn at_low_concurrency_a_light_instance_still_gets_its_share_and_no_more() {
         // Two requests at a time over weights 100 and 10: neither all to the heavy one nor half and half.
         for balance in [Balance::P2c, Balance::LeastConn] {
-            let pool = pool(&[100, 10]);
-            let (turn, mut rng) = (AtomicU64::new(0), fastrand::Rng::with_seed(3));
-            let mut light = 0;
-            let mut previous = None;
+            let service = service(&[100, 10], balance);
+            let (mut rng, mut light, mut previous) = (fastrand::Rng::with_seed(3), 0, None);
             for _ in 0..10_000 {
-                let picked = pool.pick(balance, &[], &turn, &mut rng).unwrap().clone();
-                light += usize::from(picked.standing.weight == 10);
-                let current = InFlight::begin(picked);
+                let current = service.pick(ask(&[]), &mut rng).unwrap();
+                light += usize::from(current.instance().standing.weight == 10);
                 // Half of the time the one before is still running.
                 previous = rng.bool().then_some(current);
             }
             drop(previous);
             assert!((200..2000).contains(&light), "{balance:?}: {light} of 10000");
+        }
+    }
+
+    #[test]
+    fn an_instance_gets_no_more_requests_at_once_than_it_asked_for() {
+        let limited = |n| {
+            let mut instance = Arc::unwrap_or_clone(instance(n, 100, Lifecycle::Ready));
+            Arc::make_mut(&mut instance.spec).max_requests = 2;
+            Arc::new(instance)
+        };
+        for balance in OURS {
+            let service = service_of(vec![limited(0), limited(1)], balance);
+            let mut rng = fastrand::Rng::with_seed(3);
+            let held: Vec<_> = (0..4).map(|_| service.pick(ask(&[]), &mut rng).unwrap()).collect();
+            assert!(service.pool.all().iter().all(|i| i.state.in_flight() == 2), "{balance:?}");
+            assert_eq!(service.pick(ask(&[]), &mut rng).unwrap_err(), PickError::Full);
+            drop(held);
+            assert!(service.pick(ask(&[]), &mut rng).is_ok());
         }
     }
 }

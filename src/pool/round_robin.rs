@@ -2,14 +2,11 @@
 //! its length, so that every place is visited once in each full round and heavy instances come well spread.
 //! It depends on the turn alone, so a change of the pool does not start it over.
 
-use std::sync::Arc;
+use super::pick::{Candidate, Draw, gcd};
 
-use super::Instance;
-use super::pick::{Draw, gcd};
-
-pub fn pick<'a>(draw: &Draw<'a, '_>, turn: u64) -> Option<&'a Arc<Instance>> {
-    let total = draw.weights.total();
-    let place = if draw.weights.are_equal() {
+pub fn pick<'a>(draw: &Draw<'a, '_>, turn: u64) -> Option<Candidate<'a>> {
+    let total = draw.weights().total();
+    let place = if draw.weights().are_equal() {
         turn % total
     } else {
         (u128::from(turn) * u128::from(step(total)) % u128::from(total)) as u64
@@ -26,21 +23,21 @@ fn step(total: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use crate::model::Balance;
-    use crate::pool::pick::tests::{counts, pool};
+    use crate::pool::pick::tests::{counts, service};
 
     #[test]
     fn each_full_round_is_exact() {
-        assert_eq!(counts(&pool(&[100, 100, 100]), Balance::RoundRobin, 300), [100, 100, 100]);
-        assert_eq!(counts(&pool(&[5, 1, 1]), Balance::RoundRobin, 7), [5, 1, 1]);
-        assert_eq!(counts(&pool(&[500, 300, 200]), Balance::RoundRobin, 10), [5, 3, 2]);
-        assert_eq!(counts(&pool(&[65535, 1]), Balance::RoundRobin, 65536), [65535, 1]);
+        assert_eq!(counts(&service(&[100, 100, 100], Balance::RoundRobin), 300), [100, 100, 100]);
+        assert_eq!(counts(&service(&[5, 1, 1], Balance::RoundRobin), 7), [5, 1, 1]);
+        assert_eq!(counts(&service(&[500, 300, 200], Balance::RoundRobin), 10), [5, 3, 2]);
+        assert_eq!(counts(&service(&[65535, 1], Balance::RoundRobin), 65536), [65535, 1]);
     }
 
     #[test]
     fn a_heavy_instance_does_not_come_in_one_block() {
-        let picks = counts(&pool(&[50, 50, 100]), Balance::RoundRobin, 2);
+        let picks = counts(&service(&[50, 50, 100], Balance::RoundRobin), 2);
         assert!(picks[2] <= 1, "two of two went to the heavy one");
-        let picks = counts(&pool(&[10, 90]), Balance::RoundRobin, 9);
+        let picks = counts(&service(&[10, 90], Balance::RoundRobin), 9);
         assert!(picks[0] <= 1, "{picks:?}");
     }
 }

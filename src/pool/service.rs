@@ -1,22 +1,90 @@
 //! A service at one snapshot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{InFlight, PickError, Pool, ServiceStats};
-use crate::model::{ServiceName, ServicePolicy};
+use super::gate::Gate;
+use super::{InFlight, Instance, Moment, PickError, Pool, ServiceStats, Turn};
+use crate::model::{Outcome, ServiceName, ServicePolicy, Verdict};
 
-/// Immutable; untouched by a change elsewhere, which the pointer shows.
+/// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
 #[derive(Debug)]
 pub struct Service {
     pub name: ServiceName,
     pub policy: Arc<ServicePolicy>,
     pub pool: Pool,
     pub stats: Arc<ServiceStats>,
+    pub(super) gate: Gate,
+}
+
+/// What a pick has to go by.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The generations of the instances this request has been at.
+    pub tried: &'a [u64],
+    pub now: Moment,
 }
 
 impl Service {
-    /// Chooses an instance for one attempt. `tried` holds the generations of those this request has been at.
-    pub fn pick(&self, tried: &[u64], rng: &mut fastrand::Rng) -> Result<InFlight, PickError> {
-        self.pool.pick(self.policy.balance, tried, &self.stats.turn, rng).map(|instance| InFlight::begin(instance.clone()))
+    pub fn new(name: ServiceName, policy: Arc<ServicePolicy>, pool: Pool, stats: Arc<ServiceStats>) -> Self {
+        Self { name, policy, pool, stats, gate: Gate::default() }
+    }
+
+    /// Chooses an instance for one attempt.
+    pub fn pick(&self, ask: Ask<'_>, rng: &mut fastrand::Rng) -> Result<InFlight, PickError> {
+        let view = self.view(ask.now);
+        if ask.tried.is_empty() {
+            let mut trials = view.trials.iter().map(|place| &self.pool.all()[*place as usize]);
+            if let Some(instance) = trials.find(|i| i.state.health.take_trial(ask.now)) {
+                return Ok(InFlight::begin_trial(instance.clone()));
+            }
+        }
+        self.pool.pick(&view, self.policy.balance, ask, &self.stats.turn, rng).map(|instance| InFlight::begin(instance.clone()))
+    }
+
+    /// How a request would be refused now, if it would: for those who ask without sending one.
+    pub fn would_refuse(&self, now: Moment) -> Option<PickError> {
+        let view = self.view(now);
+        (view.candidates.is_empty() && view.trials.is_empty()).then(|| self.pool.why_none())
+    }
+
+    /// The head of an attempt's response is here: enough to end a trial well, however long the rest takes.
+    pub fn answered(&self, held: &mut InFlight, outcome: Outcome, now: Moment) {
+        if !outcome.is_gateway_failure() && held.conclude_trial() {
+            self.readmit(held.instance(), now);
+        }
+    }
+
+    /// Ends one attempt in the counts. `took`: from choosing the instance to the head of its response.
+    pub fn end_attempt(&self, held: &mut InFlight, outcome: Outcome, took: Option<Duration>, now: Moment) {
+        held.instance().state.count(outcome, took);
+        if let Some(took) = took {
+            self.stats.attempts.record(took);
+        }
+        let trial = outcome != Outcome::ClientGone && held.conclude_trial();
+        self.observe(held.instance(), outcome, trial, now);
+    }
+
+    /// What a probe settled about one of this service's instances; `true` if that is news. `reachable`: it could be
+    /// connected to, whatever it answered.
+    pub fn settle(&self, instance: &Instance, verdict: Verdict, reachable: bool, said: &str, now: Moment) -> bool {
+        let health = &instance.state.health;
+        health.set_reachable(reachable);
+        let news = health.settle(verdict, said, now);
+        if news {
+            if verdict == Verdict::Up {
+                self.stats.proven(now);
+            }
+            self.stats.changed();
+            self.stats.teller.tell(instance, Turn::Verdict(verdict));
+        }
+        news
+    }
+
+    /// Whether a further attempt has somewhere to go: another one than those tried and the one just left.
+    pub fn has_another(&self, tried: &[u64], left: u64, now: Moment) -> bool {
+        let view = self.view(now);
+        let mut generations = view.candidates(self).map(|(instance, _)| instance.state.generation);
+        generations.any(|generation| generation != left && !tried.contains(&generation))
     }
 }

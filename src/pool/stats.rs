@@ -1,7 +1,11 @@
 //! Counts of a service, as atomics that the request path adds to and the admin endpoint reads.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::outlier::EjectionCause;
+use super::{Moment, Teller, Window};
 
 /// What was counted on one service; it outlives snapshots as long as the service exists.
 #[derive(Debug, Default)]
@@ -15,17 +19,59 @@ pub struct ServiceStats {
     pub refused: AtomicU64,
     /// Steps of `round_robin`, and the order in which instances were picked.
     pub(super) turn: AtomicU64,
+    pub(super) ejections: [AtomicU64; EjectionCause::ALL.len()],
+    /// Instances that stayed because too many were out already.
+    pub ejections_skipped: AtomicU64,
+    /// Retries that the budget denied.
+    pub retries_denied: AtomicU64,
+    /// Attempts of late, and how many of them failed.
+    pub(super) recent: Window,
+    /// Requests of late, and how many retries they had.
+    pub(super) budget: Window,
+    /// Moves with everything that may change who is picked.
+    changes: AtomicU64,
+    /// When a probe first found one of the instances up.
+    proven_at: AtomicU64,
+    /// Held while an ejection is decided.
+    pub(super) ejecting: Mutex<()>,
+    pub(super) teller: Teller,
 }
 
 /// Why there was a further attempt, as the metric's label says it.
 pub const RETRY_CAUSES: [&str; 4] = ["connect_failed", "connect_timeout", "reset", "status"];
 
 impl ServiceStats {
+    pub fn new(teller: Teller) -> Self {
+        Self { teller, ..Self::default() }
+    }
+
     /// `cause` is an index into `RETRY_CAUSES`.
     pub fn count_retry(&self, cause: usize) {
         if let Some(counter) = self.retries.get(cause) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    pub fn ejections(&self) -> impl Iterator<Item = (EjectionCause, u64)> {
+        EjectionCause::ALL.into_iter().map(|cause| (cause, self.ejections[cause as usize].load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// After the change, so that whoever sees the new count sees the change too.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn proven(&self, now: Moment) {
+        let _ = self.proven_at.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn proven_before(&self, born: Moment) -> bool {
+        let at = self.proven_at.load(Ordering::Relaxed);
+        at != 0 && at < born.as_millis()
     }
 
     pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {

@@ -13,7 +13,7 @@ use super::head::RequestHead;
 use super::reply::Refusal;
 use crate::catalog::Snapshot;
 use crate::model::{Outcome, ServicePolicy};
-use crate::pool::{InFlight, Instance, Service};
+use crate::pool::{Ask, InFlight, Instance, Moment, Service};
 use crate::routing::Route;
 
 /// One request from its route on. It keeps the service it found, so all attempts see the same pool.
@@ -54,6 +54,8 @@ pub struct Attempt {
     connect: Option<Duration>,
     head: Option<Duration>,
     status: u16,
+    /// The answer asks for less: `Retry-After`.
+    pushes_back: bool,
     reused: bool,
     connected: bool,
     /// Its predecessor died with a pooled connection: take a new one.
@@ -130,10 +132,15 @@ impl Forwarding {
     /// Chooses an instance and counts it as busy until the attempt ends.
     pub fn begin_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<&Attempt, Refusal> {
         let service = self.service.as_ref().ok_or(Refusal::NoInstances)?;
+        let started = Instant::now();
+        let now = Moment::of(started);
+        if self.attempts.is_empty() {
+            service.count_request(now);
+        }
         let again = self.attempts.last().filter(|last| !self.tried.contains(&last.instance.state.generation));
         let held = match again {
             Some(last) => InFlight::begin(last.instance.clone()),
-            None => match (service.pick(&self.tried, rng), self.last_failure) {
+            None => match (service.pick(Ask { tried: &self.tried, now }, rng), self.last_failure) {
                 (Ok(held), _) => held,
                 (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
                 (Err(error), None) => {
@@ -143,7 +150,7 @@ impl Forwarding {
             },
         };
         let wants_fresh = again.is_some();
-        Ok(self.current.insert(Attempt::begin(held, wants_fresh)))
+        Ok(self.current.insert(Attempt::begin(held, started, wants_fresh)))
     }
 
     pub fn connected(&mut self, reused: bool) {
@@ -154,17 +161,21 @@ impl Forwarding {
         }
     }
 
-    /// The head of the final response has arrived.
-    pub fn answered(&mut self, status: u16) {
-        if let Some(attempt) = &mut self.current {
-            attempt.head = Some(attempt.started.elapsed());
+    /// The head of the final response has arrived. `pushes_back`: it says `Retry-After`.
+    pub fn answered(&mut self, status: u16, pushes_back: bool) {
+        if let (Some(attempt), Some(service)) = (&mut self.current, &self.service) {
+            let now = Instant::now();
+            attempt.head = Some(now - attempt.started);
             attempt.status = status;
+            attempt.pushes_back = pushes_back;
+            service.answered(&mut attempt.held, Outcome::of_status(status, pushes_back), Moment::of(now));
         }
     }
 
     /// Whether a gateway's error is thrown away for another instance's answer, which needs another instance.
     pub fn retries_status(&self, status: u16, progress: Progress<'_>) -> bool {
-        Outcome::of_status(status) == Outcome::GatewayError && self.may_retry(Failure::Status(status), progress)
+        let is_gateway = Outcome::of_status(status, false) == Outcome::GatewayError;
+        is_gateway && self.current.as_ref().is_some_and(|a| self.may_retry(a, Failure::Status(status), progress, Instant::now()))
     }
 
     /// Ends the attempt that runs and says what follows. Its instance is free from here on.
@@ -176,9 +187,13 @@ impl Forwarding {
             && attempt.head.is_none()
             && !attempt.wants_fresh;
         let resend = stale && self.can_send_again(progress);
-        let retry = !resend && self.may_retry(failure, progress);
+        let now = Instant::now();
+        let began = attempt.started;
+        let may_retry = !resend && self.may_retry(&attempt, failure, progress, now);
         self.last_failure = Some(failure);
-        self.end(attempt, failure.outcome());
+        let instance = attempt.instance().clone();
+        self.end(attempt, failure.outcome(), now);
+        let retry = may_retry && self.take_retry(&instance, failure, Moment::of(began), Moment::of(now));
         if resend {
             self.resent += 1;
             return Next::Retry { pause: Duration::ZERO };
@@ -201,21 +216,23 @@ impl Forwarding {
             let outcome = match attempt.status {
                 0 if client_left => Outcome::ClientGone,
                 0 => Outcome::Reset,
-                status => Outcome::of_status(status),
+                status => Outcome::of_status(status, attempt.pushes_back),
             };
-            self.end(attempt, outcome);
+            self.end(attempt, outcome, Instant::now());
         }
     }
 
     /// The answer began, and broke off.
     pub fn break_attempt(&mut self, failure: Failure) {
         if let Some(attempt) = self.current.take() {
-            self.end(attempt, failure.outcome());
+            self.end(attempt, failure.outcome(), Instant::now());
         }
     }
 
-    fn may_retry(&self, failure: Failure, progress: Progress<'_>) -> bool {
-        let Some(Service { policy, pool, .. }) = self.service.as_deref() else { return false };
+    /// Whether the rules allow it and there is another instance; the budget is asked last.
+    fn may_retry(&self, attempt: &Attempt, failure: Failure, progress: Progress<'_>, now: Instant) -> bool {
+        let Some(service) = self.service.as_deref() else { return false };
+        let policy = &service.policy;
         let safe = match failure {
             // Nothing has reached an instance.
             Failure::Refused | Failure::ConnectTimeout | Failure::NotProcessed => true,
@@ -223,9 +240,21 @@ impl Forwarding {
             Failure::Reset | Failure::Timeout | Failure::Status(_) => policy.retry.methods.contains(progress.method),
             Failure::Invalid => false,
         };
-        let elsewhere = pool.candidates().len() > self.tried.len() + 1;
         let left = self.tried.len() < usize::from(policy.retry.attempts) && !self.retried_before;
-        safe && left && elsewhere && self.can_send_again(progress)
+        let generation = attempt.instance().state.generation;
+        safe && left && self.can_send_again(progress) && service.has_another(&self.tried, generation, Moment::of(now))
+    }
+
+    /// Takes a retry out of the service's budget. One is free: an instance refused the connection, and nobody could know
+    /// that it would when it was picked. It has cost nothing, and a burst must not lose requests to a single dead instance.
+    fn take_retry(&self, instance: &Instance, failure: Failure, began: Moment, now: Moment) -> bool {
+        let Some(service) = &self.service else { return false };
+        let is_free = failure == Failure::Refused && !instance.state.health.was_failing(began);
+        let taken = is_free || service.take_retry(now);
+        if !taken {
+            service.stats.retries_denied.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     fn can_send_again(&self, progress: Progress<'_>) -> bool {
@@ -233,15 +262,13 @@ impl Forwarding {
         at_hand && !progress.answered
     }
 
-    fn end(&mut self, attempt: Attempt, outcome: Outcome) {
-        let took = attempt.started.elapsed();
-        let instance = attempt.instance().clone();
-        instance.state.count(outcome, attempt.head);
-        if let (Some(service), Some(head)) = (&self.service, attempt.head) {
-            service.stats.attempts.record(head);
+    fn end(&mut self, mut attempt: Attempt, outcome: Outcome, now: Instant) {
+        let took = now - attempt.started;
+        if let Some(service) = &self.service {
+            service.end_attempt(&mut attempt.held, outcome, attempt.head, Moment::of(now));
         }
-        let Attempt { connect, head, .. } = attempt;
-        self.attempts.push(AttemptRecord { instance, outcome, took, connect, head });
+        let Attempt { held, connect, head, .. } = attempt;
+        self.attempts.push(AttemptRecord { instance: held.instance().clone(), outcome, took, connect, head });
     }
 }
 
@@ -253,8 +280,18 @@ impl Drop for Forwarding {
 }
 
 impl Attempt {
-    fn begin(held: InFlight, wants_fresh: bool) -> Self {
-        Self { held, started: Instant::now(), connect: None, head: None, status: 0, reused: false, connected: false, wants_fresh }
+    fn begin(held: InFlight, started: Instant, wants_fresh: bool) -> Self {
+        Self {
+            held,
+            started,
+            connect: None,
+            head: None,
+            status: 0,
+            pushes_back: false,
+            reused: false,
+            connected: false,
+            wants_fresh,
+        }
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -277,7 +314,7 @@ impl Failure {
             Self::ConnectTimeout => Outcome::ConnectTimeout,
             Self::Reset | Self::NotProcessed | Self::Invalid => Outcome::Reset,
             Self::Timeout => Outcome::Timeout,
-            Self::Status(status) => Outcome::of_status(status),
+            Self::Status(status) => Outcome::of_status(status, false),
         }
     }
 

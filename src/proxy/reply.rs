@@ -22,6 +22,8 @@ pub enum Refusal {
     /// The service has no instance that takes traffic, or does not exist (yet).
     NoInstances,
     NoneHealthy,
+    /// As many requests as may be are under way.
+    Overflow,
     /// Every attempt failed; the last one like this.
     Upstream(Failure),
     /// A fault of ours.
@@ -50,7 +52,7 @@ impl Refusal {
             Self::Internal => 500,
             Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => 504,
             Self::Upstream(_) => 502,
-            Self::NoInstances | Self::NoneHealthy | Self::RegistryUnknown => 503,
+            Self::NoInstances | Self::NoneHealthy | Self::Overflow | Self::RegistryUnknown => 503,
         }
     }
 
@@ -67,6 +69,7 @@ impl Refusal {
             Self::HeadTooLarge => "head_too_large",
             Self::NoInstances => "no_instances",
             Self::NoneHealthy => "none_healthy",
+            Self::Overflow => "overflow",
             Self::Upstream(failure) => failure.reason(),
             Self::Internal => "internal",
         }
@@ -74,7 +77,8 @@ impl Refusal {
 
     /// Whether the connection may carry another request. What could not be read to its end cannot be followed by one.
     pub fn keeps_connection(&self) -> bool {
-        matches!(self, Self::NoRoute | Self::RegistryUnknown | Self::NoInstances | Self::NoneHealthy | Self::Upstream(_))
+        use Refusal::*;
+        matches!(self, NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_))
     }
 
     /// The answer, in JSON unless the client asked for text.
@@ -119,6 +123,7 @@ impl fmt::Display for Refusal {
             Self::HeadTooLarge => "the request head is too large",
             Self::NoInstances => "the service has no instances",
             Self::NoneHealthy => "no instance of the service can be used",
+            Self::Overflow => "the service has as many requests as it may",
             Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => "the service did not answer in time",
             Self::Upstream(_) => "the service could not be reached or broke off",
             Self::Internal => "the proxy failed",
@@ -131,6 +136,7 @@ impl From<PickError> for Refusal {
         match error {
             PickError::NoInstances => Self::NoInstances,
             PickError::NoneHealthy | PickError::AllTried => Self::NoneHealthy,
+            PickError::Full => Self::Overflow,
         }
     }
 }

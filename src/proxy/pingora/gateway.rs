@@ -173,7 +173,7 @@ impl ProxyHttp for Gateway {
             claim.answered();
         }
         if let Some(forwarding) = ctx.forwarding() {
-            forwarding.answered(status);
+            forwarding.answered(status, response.headers.contains_key(header::RETRY_AFTER));
         }
         ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
         Ok(())

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -117,7 +117,7 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
     }
     let response = ask(wire, request, &policy.timeouts).await.map_err(Stop::Failed)?;
     if let Some(forwarding) = ctx.forwarding() {
-        forwarding.answered(response.status().as_u16());
+        forwarding.answered(response.status().as_u16(), response.headers().contains_key(RETRY_AFTER));
     }
     ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
     Ok((response, claim))

@@ -1,0 +1,232 @@
+//! What was learned of an instance's health, on three axes that never mix: what probes settled, what real requests
+//! showed, and how warm it is. Atomics, because every worker and the prober write while every pick reads.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::{Moment, Window};
+use crate::model::{Outcome, Verdict};
+
+/// One instance's health; part of its `InstanceState`, so it outlives every snapshot.
+#[derive(Debug)]
+pub struct Health {
+    pub born: Moment,
+    verdict: AtomicU8,
+    /// When the verdict became what it is.
+    verdict_at: AtomicU64,
+    /// The last that tried to connect, a probe or a request, found nobody.
+    unreachable: AtomicBool,
+    pub(super) failures: AtomicU32,
+    pub(super) connect_failures: AtomicU32,
+    /// Since when it is known not to take connections; `NEVER` while it does.
+    failing_since: AtomicU64,
+    passive: AtomicU64,
+    /// When it began to warm up; the lowest bit tells the short way back after an ejection.
+    warm: AtomicU64,
+    /// The moment of the last failure and, in the low bits, how many there were shortly before it.
+    strain: AtomicU64,
+    recent: OnceLock<Box<Window>>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What real requests showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passive {
+    Ok,
+    /// Out until then. Later than that, the next request is its trial.
+    Ejected(Moment),
+    /// One request is finding out whether it is well again.
+    HalfOpen,
+}
+
+/// What is only needed when something changes.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub n_ejections: u32,
+    /// Up to when clean time has been counted towards forgiveness.
+    pub forgiven_until: Moment,
+    pub cause: &'static str,
+    /// The last probe in words.
+    pub probe_said: String,
+}
+
+impl Health {
+    pub fn new(born: Moment) -> Self {
+        Self {
+            born,
+            verdict: AtomicU8::new(Verdict::Unknown as u8),
+            verdict_at: AtomicU64::new(born.as_millis()),
+            unreachable: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            connect_failures: AtomicU32::new(0),
+            failing_since: AtomicU64::new(0),
+            passive: AtomicU64::new(0),
+            warm: AtomicU64::new(born.as_millis() << 1),
+            strain: AtomicU64::new(0),
+            recent: OnceLock::new(),
+            ledger: Mutex::default(),
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        Verdict::ALL[usize::from(self.verdict.load(Relaxed))]
+    }
+
+    pub fn verdict_at(&self) -> Moment {
+        Moment::from_millis(self.verdict_at.load(Relaxed))
+    }
+
+    pub fn probe_said(&self) -> String {
+        self.ledger().probe_said.clone()
+    }
+
+    pub fn ejection_cause(&self) -> &'static str {
+        self.ledger().cause
+    }
+
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Relaxed)
+    }
+
+    /// A probe connected, or did not.
+    pub(super) fn set_reachable(&self, reachable: bool) {
+        self.unreachable.store(!reachable, Relaxed);
+    }
+
+    /// Whether that is another verdict than before. Only the prober calls this, so there is one writer.
+    pub(super) fn settle(&self, verdict: Verdict, said: &str, now: Moment) -> bool {
+        said.clone_into(&mut self.ledger().probe_said);
+        let was = self.verdict();
+        if was == verdict {
+            return false;
+        }
+        if verdict == Verdict::Up {
+            let out_for = now.since(self.verdict_at());
+            if was == Verdict::Unknown || out_for >= COLD_AFTER {
+                self.warm.store(now.as_millis() << 1, Relaxed);
+            }
+            self.failures.store(0, Relaxed);
+            self.connect_failures.store(0, Relaxed);
+            self.failing_since.store(0, Relaxed);
+        }
+        self.verdict_at.store(now.as_millis(), Relaxed);
+        self.verdict.store(verdict as u8, Relaxed);
+        true
+    }
+
+    pub fn passive(&self) -> Passive {
+        match self.passive.load(Relaxed) {
+            0 => Passive::Ok,
+            HALF_OPEN => Passive::HalfOpen,
+            until => Passive::Ejected(Moment::from_millis(until)),
+        }
+    }
+
+    /// Claims the one trial that is due. Whoever gets it must conclude it or give it back.
+    pub(super) fn take_trial(&self, now: Moment) -> bool {
+        let until = self.passive.load(Relaxed);
+        let due = until != 0 && until != HALF_OPEN && until <= now.as_millis();
+        due && self.passive.compare_exchange(until, HALF_OPEN, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The trial told nothing; the next request may be another. Any time that is past says that one is due.
+    pub(super) fn give_trial_back(&self) {
+        let _ = self.passive.compare_exchange(HALF_OPEN, self.born.as_millis(), Relaxed, Relaxed);
+    }
+
+    pub(super) fn eject(&self, until: Moment) {
+        self.passive.store(until.as_millis(), Relaxed);
+    }
+
+    /// Back in, warming up on the short way.
+    pub(super) fn readmit(&self, now: Moment) {
+        self.failures.store(0, Relaxed);
+        self.connect_failures.store(0, Relaxed);
+        self.failing_since.store(0, Relaxed);
+        self.warm.store(now.as_millis() << 1 | 1, Relaxed);
+        self.passive.store(0, Relaxed);
+    }
+
+    /// Notes how an attempt ended. A client that left says nothing.
+    pub(super) fn observe(&self, outcome: Outcome, connect_failures_max: u32, now: Moment) {
+        if outcome == Outcome::ClientGone {
+            return;
+        }
+        self.recent.get_or_init(Box::default).add(now, 1, u64::from(outcome.is_failure()));
+        if outcome.is_connect_failure() {
+            self.unreachable.store(true, Relaxed);
+            if self.connect_failures.fetch_add(1, Relaxed) + 1 >= connect_failures_max {
+                let _ = self.failing_since.compare_exchange(0, now.as_millis(), Relaxed, Relaxed);
+            }
+        } else if self.unreachable.load(Relaxed) || self.connect_failures.load(Relaxed) > 0 {
+            self.unreachable.store(false, Relaxed);
+            self.connect_failures.store(0, Relaxed);
+            self.failing_since.store(0, Relaxed);
+        }
+        if outcome.is_gateway_failure() {
+            self.failures.fetch_add(1, Relaxed);
+        } else if self.failures.load(Relaxed) > 0 {
+            self.failures.store(0, Relaxed);
+        }
+        if outcome.is_failure() || outcome == Outcome::Overloaded {
+            self.strain_more(now);
+        }
+    }
+
+    fn strain_more(&self, now: Moment) {
+        let _ = self.strain.fetch_update(Relaxed, Relaxed, |was| {
+            let (at, n) = (Moment::from_millis(was >> STRAIN_BITS), was & STRAIN_MAX);
+            let n = if now.since(at) < STRAINED_FOR { (n + 1).min(STRAIN_MAX) } else { 1 };
+            Some(now.as_millis() << STRAIN_BITS | n)
+        });
+    }
+
+    /// Failures of late, as requests that would be in flight: who fails fast looks busy instead of idle.
+    pub fn strain(&self, now: Moment) -> u32 {
+        let strain = self.strain.load(Relaxed);
+        if strain == 0 || now.since(Moment::from_millis(strain >> STRAIN_BITS)) >= STRAINED_FOR {
+            return 0;
+        }
+        (strain & STRAIN_MAX) as u32 * STRAIN_PER_FAILURE
+    }
+
+    pub(super) fn recent(&self) -> Option<&Window> {
+        self.recent.get().map(|window| &**window)
+    }
+
+    /// It had been found not to take connections when an attempt began then.
+    pub fn was_failing(&self, began: Moment) -> bool {
+        let since = self.failing_since.load(Relaxed);
+        since != 0 && since < began.as_millis()
+    }
+
+    /// When it began to warm up, and whether that is the short way back after an ejection.
+    pub(super) fn warming(&self) -> (Moment, bool) {
+        let warm = self.warm.load(Relaxed);
+        (Moment::from_millis(warm >> 1), warm & 1 == 1)
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Passive {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Ejected(_) => "ejected",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+const HALF_OPEN: u64 = u64::MAX;
+/// Caches and pools do not go cold in less.
+const COLD_AFTER: Duration = Duration::from_secs(10);
+/// How long a failure raises an instance's load.
+const STRAINED_FOR: Duration = Duration::from_secs(5);
+const STRAIN_PER_FAILURE: u32 = 8;
+const STRAIN_BITS: u32 = 10;
+const STRAIN_MAX: u64 = (1 << STRAIN_BITS) - 1;
