@@ -1,6 +1,8 @@
 //! `/metrics`: one walk over the snapshot in force per family, since a family may not be told in two parts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue};
@@ -10,9 +12,8 @@ use super::services::by_name;
 use super::sources::{ProxyReading, RegistryReading, Sources};
 use super::{Reply, reply};
 use crate::catalog::Snapshot;
-use crate::model::Lifecycle;
-use crate::pool::{Histogram, Instance, Service};
-use crate::telemetry::{Exposition, Format, ProcessReading, families};
+use crate::pool::{Histogram, Instance, Moment, Out, Service};
+use crate::telemetry::{Exposition, Family, Format, ProcessReading, families};
 
 pub fn metrics(sources: Arc<Sources>, fields: &HeaderMap) -> Reply {
     let accept = fields.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -97,21 +98,82 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
         pass(text, out).await?;
     }
     text.family(&families::RETRIES);
-    for service in services.iter().filter(|s| s.stats.attempts.read().count() > 0) {
+    for service in services.iter().filter(|s| is_used(s)) {
         for (cause, n) in service.stats.retries() {
             text.sample(&[service.name.as_str(), cause], n);
         }
         pass(text, out).await?;
     }
+    per_used_service(&families::RETRIES_DENIED, &services, text, out, |s| count(&s.stats.retries_denied)).await?;
+    per_used_service(&families::OVERFLOW, &services, text, out, |s| count(&s.stats.turnstile.overflowed)).await?;
+    per_used_service(&families::QUEUE_DEPTH, &services, text, out, |s| u64::from(s.stats.turnstile.waiting())).await?;
+    per_used_service(&families::EJECTIONS_SKIPPED, &services, text, out, |s| count(&s.stats.ejections_skipped)).await?;
+    text.family(&families::EJECTIONS);
+    for service in services.iter().filter(|s| is_used(s)) {
+        for (cause, n) in service.stats.ejections() {
+            text.sample(&[service.name.as_str(), cause.as_str()], n);
+        }
+        pass(text, out).await?;
+    }
+    let now = Moment::of(Instant::now());
+    per_service(&families::PANIC_ACTIVE, &services, text, out, |s| u64::from(s.view(now).panic)).await?;
+    per_service(&families::SLOW_START_ACTIVE, &services, text, out, |s| s.view(now).n_warming as u64).await?;
     text.family(&families::INSTANCES);
     for service in &services {
-        for state in Lifecycle::ALL {
-            let n = service.pool.all().iter().filter(|i| i.standing.lifecycle == state).count();
-            text.sample(&[service.name.as_str(), state.as_str()], n);
+        let mut counts = [0u64; STATES.len()];
+        service.pool.all().iter().for_each(|i| counts[state_of(service.admits(i, now))] += 1);
+        for (state, n) in STATES.into_iter().zip(counts) {
+            text.sample(&[service.name.as_str(), state], n);
         }
         pass(text, out).await?;
     }
     Ok(())
+}
+
+/// What becomes of an instance, in one word each; an instance has exactly one.
+const STATES: [&str; 6] = ["ready", "draining", "maintenance", "down", "ejected", "waiting"];
+
+/// An index into `STATES`.
+fn state_of(admitted: Result<(), Out>) -> usize {
+    match admitted {
+        Ok(()) => 0,
+        Err(Out::Draining) => 1,
+        Err(Out::Maintenance) => 2,
+        Err(Out::Down) => 3,
+        Err(Out::Ejected(_) | Out::HalfOpen) => 4,
+        Err(Out::Weightless | Out::Unresolved | Out::Unproven) => 5,
+    }
+}
+
+async fn per_service(
+    family: &'static Family,
+    services: &[&Arc<Service>],
+    text: &mut Exposition,
+    out: &Outlet,
+    value: impl Fn(&Service) -> u64,
+) -> Result<(), Gone> {
+    text.family(family);
+    for service in services {
+        text.sample(&[service.name.as_str()], value(service));
+        pass(text, out).await?;
+    }
+    Ok(())
+}
+
+/// Most of a large registry is idle on any one proxy.
+async fn per_used_service(
+    family: &'static Family,
+    services: &[&Arc<Service>],
+    text: &mut Exposition,
+    out: &Outlet,
+    value: impl Fn(&Service) -> u64,
+) -> Result<(), Gone> {
+    let used: Vec<&Arc<Service>> = services.iter().copied().filter(|s| is_used(s)).collect();
+    per_service(family, &used, text, out, value).await
+}
+
+fn is_used(service: &Service) -> bool {
+    service.stats.requests.read().count() > 0 || service.stats.attempts.read().count() > 0
 }
 
 fn durations(service: &Service, histogram: &Histogram, text: &mut Exposition) {
@@ -119,6 +181,10 @@ fn durations(service: &Service, histogram: &Histogram, text: &mut Exposition) {
     if reading.count() > 0 {
         text.histogram(&[service.name.as_str()], &reading);
     }
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 /// Most of a large registry is idle on any one proxy.

@@ -24,8 +24,9 @@ pub struct Health {
     passive: AtomicU64,
     /// When it began to warm up; the lowest bit tells the short way back after an ejection.
     warm: AtomicU64,
-    /// The moment of the last failure and, in the low bits, how many there were shortly before it.
-    strain: AtomicU64,
+    /// When it last asked for less and, in the low bits, how often it had shortly before.
+    pushed_back: AtomicU64,
+    failed_at: AtomicU64,
     recent: OnceLock<Box<Window>>,
     ledger: Mutex<Ledger>,
 }
@@ -38,6 +39,19 @@ pub enum Passive {
     Ejected(Moment),
     /// One request is finding out whether it is well again.
     HalfOpen,
+}
+
+/// What the last seconds say about how much an instance can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strain {
+    None,
+    /// It asked for less so often: as many requests more seem to be in flight.
+    Busy(u32),
+    /// It failed: however fast, it is not taken for less busy than its peers. It goes on getting its share, which is what
+    /// shows whether it has to be ejected.
+    Failing,
+    /// It should be out, and is only in because no more may be ejected.
+    OutOfFavour,
 }
 
 /// What is only needed when something changes.
@@ -63,7 +77,8 @@ impl Health {
             failing_since: AtomicU64::new(0),
             passive: AtomicU64::new(0),
             warm: AtomicU64::new(born.as_millis() << 1),
-            strain: AtomicU64::new(0),
+            pushed_back: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             recent: OnceLock::new(),
             ledger: Mutex::default(),
         }
@@ -169,26 +184,27 @@ impl Health {
         } else if self.failures.load(Relaxed) > 0 {
             self.failures.store(0, Relaxed);
         }
-        if outcome.is_failure() || outcome == Outcome::Overloaded {
-            self.strain_more(now);
+        if outcome.is_failure() {
+            self.failed_at.store(now.as_millis(), Relaxed);
+        } else if outcome == Outcome::Overloaded {
+            let _ = self.pushed_back.fetch_update(Relaxed, Relaxed, |was| {
+                let (at, n) = (Moment::from_millis(was >> PUSHED_BITS), was & PUSHED_MAX);
+                let n = if now.since(at) < STRAINED_FOR { (n + 1).min(PUSHED_MAX) } else { 1 };
+                Some(now.as_millis() << PUSHED_BITS | n)
+            });
         }
     }
 
-    fn strain_more(&self, now: Moment) {
-        let _ = self.strain.fetch_update(Relaxed, Relaxed, |was| {
-            let (at, n) = (Moment::from_millis(was >> STRAIN_BITS), was & STRAIN_MAX);
-            let n = if now.since(at) < STRAINED_FOR { (n + 1).min(STRAIN_MAX) } else { 1 };
-            Some(now.as_millis() << STRAIN_BITS | n)
-        });
-    }
-
-    /// Failures of late, as requests that would be in flight: who fails fast looks busy instead of idle.
-    pub fn strain(&self, now: Moment) -> u32 {
-        let strain = self.strain.load(Relaxed);
-        if strain == 0 || now.since(Moment::from_millis(strain >> STRAIN_BITS)) >= STRAINED_FOR {
-            return 0;
+    pub fn strain(&self, now: Moment) -> Strain {
+        let is_recent = |at: Moment| at != Moment::NEVER && now.since(at) < STRAINED_FOR;
+        if is_recent(Moment::from_millis(self.failed_at.load(Relaxed))) {
+            return if self.failures.load(Relaxed) < OUT_OF_FAVOUR { Strain::Failing } else { Strain::OutOfFavour };
         }
-        (strain & STRAIN_MAX) as u32 * STRAIN_PER_FAILURE
+        let pushed_back = self.pushed_back.load(Relaxed);
+        if is_recent(Moment::from_millis(pushed_back >> PUSHED_BITS)) {
+            return Strain::Busy((pushed_back & PUSHED_MAX) as u32);
+        }
+        Strain::None
     }
 
     pub(super) fn recent(&self) -> Option<&Window> {
@@ -225,8 +241,9 @@ impl Passive {
 const HALF_OPEN: u64 = u64::MAX;
 /// Caches and pools do not go cold in less.
 const COLD_AFTER: Duration = Duration::from_secs(10);
-/// How long a failure raises an instance's load.
+/// How long a failure, or an answer that asks for less, counts as load.
 const STRAINED_FOR: Duration = Duration::from_secs(5);
-const STRAIN_PER_FAILURE: u32 = 8;
-const STRAIN_BITS: u32 = 10;
-const STRAIN_MAX: u64 = (1 << STRAIN_BITS) - 1;
+/// Failures in a row after which an instance is only picked where there is nobody else.
+const OUT_OF_FAVOUR: u32 = 5;
+const PUSHED_BITS: u32 = 10;
+const PUSHED_MAX: u64 = (1 << PUSHED_BITS) - 1;

@@ -286,18 +286,42 @@ mod tests {
         assert_eq!(forgiven(5, Duration::from_secs(1000)), 0);
     }
 
+    /// Of 1,000 picks while each of the others has three requests in flight, how many go to the third of four.
+    fn n_picks(service: &Service, now: Moment) -> usize {
+        let others = [0, 1, 3].map(|n| service.pool.all()[n].clone());
+        let _busy: Vec<_> = others.iter().flat_map(|i| (0..3).map(|_| InFlight::begin(i.clone()))).collect();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let picks = (0..1000).map(|_| service.pick(Ask { tried: &[], now }, &mut rng).unwrap());
+        picks.filter(|held| Arc::ptr_eq(held.instance(), &service.pool.all()[2])).count()
+    }
+
     #[test]
     fn who_fails_fast_does_not_look_idle() {
         let service = service(4);
+        assert!(n_picks(&service, NOW) > 400, "the idle one of two draws");
         check(&service, 2, "x", 0);
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut n_picks = |now| {
-            let picks = (0..1000).map(|_| service.pick(Ask { tried: &[], now }, &mut rng).unwrap());
-            picks.filter(|held| Arc::ptr_eq(held.instance(), &service.pool.all()[2])).count()
-        };
-        let (shortly_after, later) = (n_picks(at(100)), n_picks(at(5_200)));
-        assert!(shortly_after < 10, "{shortly_after} of 1000, though it draws a quarter");
-        assert!(later > 200, "for five seconds, then as before: {later} of 1000");
+        let share = n_picks(&service, at(100));
+        assert!((150..350).contains(&share), "a failure makes it as busy as the rest: {share} of 1000");
+        assert!(n_picks(&service, at(5_200)) > 400, "for five seconds");
+    }
+
+    #[test]
+    fn who_should_be_out_and_may_not_be_ejected_is_picked_last() {
+        let mut service = service(4);
+        Arc::make_mut(&mut service.policy).ejection.enabled = false;
+        check(&service, 2, "xxxxx", 0);
+        assert!(n_picks(&service, at(100)) < 10);
+        check(&service, 2, "+", 200);
+        assert!(n_picks(&service, at(300)) > 150, "one good answer is enough");
+    }
+
+    #[test]
+    fn who_asks_for_less_gets_less() {
+        let service = service(4);
+        check(&service, 2, "oooo", 0);
+        let share = n_picks(&service, at(100));
+        assert!(share < 10, "four more than the three of the others: {share} of 1000");
+        assert!(n_picks(&service, at(5_200)) > 400);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! Load is (in flight + 1) / weight. Two idle instances are a tie whatever they weigh, because the draw has weighed
 //! them already; counting the weight twice would starve the light one on a quiet service. A tie between equal
 //! weights goes to the one picked less recently, any other to the first draw. Up to three candidates are all looked at.
-//! Failures of the last seconds count as requests in flight: who fails fast must not look idle.
+//! An instance that failed in the last seconds is never taken for less busy than its rival: who fails fast must not look idle.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::Moment;
 use super::pick::{Candidate, Draw};
+use super::{Moment, Strain};
 
 pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidate<'a>> {
     let (first, now) = (draw.one(rng)?, draw.ask.now);
@@ -27,8 +27,7 @@ pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidat
 
 /// Strictly: a tie keeps the one that was drawn first.
 pub(super) fn is_better(other: Candidate<'_>, best: Candidate<'_>, now: Moment) -> bool {
-    let load = |c: Candidate<'_>| c.instance.state.in_flight().saturating_add(c.instance.state.health.strain(now));
-    let (other_load, best_load) = (load(other), load(best));
+    let (other_load, best_load) = (load(other, best, now), load(best, other, now));
     let last_turn = |c: Candidate<'_>| c.instance.state.last_turn();
     let older = || other.weight == best.weight && last_turn(other) < last_turn(best);
     if other_load == 0 && best_load == 0 {
@@ -42,6 +41,18 @@ pub(super) fn is_better(other: Candidate<'_>, best: Candidate<'_>, now: Moment) 
     }
 }
 
+fn load(of: Candidate<'_>, rival: Candidate<'_>, now: Moment) -> u32 {
+    let own = of.instance.state.in_flight();
+    match of.instance.state.health.strain(now) {
+        Strain::None => own,
+        Strain::Busy(more) => own.saturating_add(more),
+        Strain::Failing => own.max(rival.instance.state.in_flight()),
+        Strain::OutOfFavour => own.saturating_add(OUT_OF_FAVOUR_LOAD),
+    }
+}
+
+/// More than anybody has in flight.
+const OUT_OF_FAVOUR_LOAD: u32 = 1 << 20;
 const SCANNED_MAX: usize = 3;
 /// One instance may hold nearly all of the weight; then drawing it again and again is right.
 const REDRAWS_MAX: usize = 4;

@@ -63,6 +63,7 @@ impl Service {
         }
         let trial = outcome != Outcome::ClientGone && held.conclude_trial();
         self.observe(held.instance(), outcome, trial, now);
+        self.made_room(held.instance());
     }
 
     /// What a probe settled about one of this service's instances; `true` if that is news. `reachable`: it could be

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outlier::EjectionCause;
-use super::{Moment, Teller, Window};
+use super::{Moment, Teller, Turnstile, Window};
 
 /// What was counted on one service; it outlives snapshots as long as the service exists.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ pub struct ServiceStats {
     pub ejections_skipped: AtomicU64,
     /// Retries that the budget denied.
     pub retries_denied: AtomicU64,
+    pub turnstile: Turnstile,
     /// Attempts of late, and how many of them failed.
     pub(super) recent: Window,
     /// Requests of late, and how many retries they had.

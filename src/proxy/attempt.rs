@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use http::Method;
 
 use super::head::RequestHead;
+use super::queue;
 use super::reply::Refusal;
 use crate::catalog::Snapshot;
 use crate::model::{Outcome, ServicePolicy};
-use crate::pool::{Ask, InFlight, Instance, Moment, Service};
+use crate::pool::{Ask, InFlight, Instance, Moment, PickError, Place, Service};
 use crate::routing::Route;
 
 /// One request from its route on. It keeps the service it found, so all attempts see the same pool.
@@ -28,6 +29,10 @@ pub struct Forwarding {
     pub attempts: Vec<AttemptRecord>,
     tried: Vec<u64>,
     current: Option<Attempt>,
+    /// Among the service's running requests. Declared behind `current`, so that it is given back after the instance.
+    place: Option<Place>,
+    /// How long it waited for its turn.
+    pub queued: Duration,
     resent: u8,
     last_failure: Option<Failure>,
     /// The request has been retried by a proxy before us, which knows better when to stop.
@@ -110,6 +115,8 @@ impl Forwarding {
             attempts: Vec::new(),
             tried: Vec::new(),
             current: None,
+            place: None,
+            queued: Duration::ZERO,
             resent: 0,
             last_failure: None,
             retried_before: earlier.is_some_and(|n| n > 1),
@@ -129,20 +136,47 @@ impl Forwarding {
         self.attempts.len() + 1 - usize::from(self.resent)
     }
 
+    /// Begins the first or a further attempt once it is the request's turn.
+    pub async fn next_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<&Attempt, Refusal> {
+        let service = self.service.clone().ok_or(Refusal::NoInstances)?;
+        if self.place.is_none() {
+            service.count_request(Moment::of(Instant::now()));
+            self.place = match service.enter() {
+                Some(place) => Some(place),
+                None => {
+                    let from = Instant::now();
+                    let place = queue::enter(&service).await;
+                    self.queued += from.elapsed();
+                    Some(place?)
+                }
+            };
+        }
+        let mut begun = self.begin_attempt(rng);
+        if begun == Err(Refusal::Overflow) {
+            let from = Instant::now();
+            let turn = queue::wait(&service, &service.stats.turnstile.room, || match self.begin_attempt(rng) {
+                Err(Refusal::Overflow) => None,
+                begun => Some(begun),
+            });
+            begun = turn.await.and_then(|begun| begun);
+            self.queued += from.elapsed();
+        }
+        begun?;
+        self.current.as_ref().ok_or(Refusal::Internal)
+    }
+
     /// Chooses an instance and counts it as busy until the attempt ends.
-    pub fn begin_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<&Attempt, Refusal> {
+    fn begin_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<(), Refusal> {
         let service = self.service.as_ref().ok_or(Refusal::NoInstances)?;
         let started = Instant::now();
         let now = Moment::of(started);
-        if self.attempts.is_empty() {
-            service.count_request(now);
-        }
         let again = self.attempts.last().filter(|last| !self.tried.contains(&last.instance.state.generation));
         let held = match again {
             Some(last) => InFlight::begin(last.instance.clone()),
             None => match (service.pick(Ask { tried: &self.tried, now }, rng), self.last_failure) {
                 (Ok(held), _) => held,
                 (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
+                (Err(PickError::Full), None) => return Err(Refusal::Overflow),
                 (Err(error), None) => {
                     service.stats.refused.fetch_add(1, Ordering::Relaxed);
                     return Err(error.into());
@@ -150,7 +184,8 @@ impl Forwarding {
             },
         };
         let wants_fresh = again.is_some();
-        Ok(self.current.insert(Attempt::begin(held, started, wants_fresh)))
+        self.current = Some(Attempt::begin(held, started, wants_fresh));
+        Ok(())
     }
 
     pub fn connected(&mut self, reused: bool) {
@@ -390,6 +425,11 @@ mod tests {
         route(&live.load(), &RequestHead::check(raw, &ClientLimits::default()).unwrap()).unwrap()
     }
 
+    fn begin<'a>(forwarding: &'a mut Forwarding, rng: &mut fastrand::Rng) -> &'a Attempt {
+        forwarding.begin_attempt(rng).unwrap();
+        forwarding.current().unwrap()
+    }
+
     fn progress(method: &Method) -> Progress<'_> {
         Progress { method, body_read: 0, body_lost: false, answered: false }
     }
@@ -398,7 +438,7 @@ mod tests {
     fn check(instances: usize, method: Method, failure: Failure, reused: bool) -> bool {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut forwarding = forwarding(instances, &method, None);
-        let first = forwarding.begin_attempt(&mut rng).unwrap().instance().id.clone();
+        let first = begin(&mut forwarding, &mut rng).instance().id.clone();
         if !matches!(failure, Failure::Refused | Failure::ConnectTimeout) {
             forwarding.connected(reused);
         }
@@ -408,7 +448,7 @@ mod tests {
                 false
             }
             Next::Retry { .. } => {
-                let second = forwarding.begin_attempt(&mut rng).unwrap();
+                let second = begin(&mut forwarding, &mut rng);
                 assert_eq!(second.wants_fresh, second.instance().id == first, "again only on a fresh connection");
                 true
             }
@@ -476,7 +516,7 @@ mod tests {
     #[test]
     fn an_attempt_that_is_dropped_is_given_back() {
         let mut forwarding = forwarding(1, &Method::GET, None);
-        let instance = forwarding.begin_attempt(&mut fastrand::Rng::new()).unwrap().instance().clone();
+        let instance = begin(&mut forwarding, &mut fastrand::Rng::new()).instance().clone();
         assert_eq!(instance.state.in_flight(), 1);
         drop(forwarding);
         assert_eq!(instance.state.in_flight(), 0);

@@ -17,6 +17,7 @@ mod forward;
 mod head;
 mod path;
 mod pingora;
+mod queue;
 mod record;
 mod reply;
 mod route;

@@ -54,8 +54,22 @@ families! {
         "Requests that an instance is working on.";
     RETRIES = Counter "pointsman_retries_total" ["service", "cause"]
         "Further attempts by why they were needed.";
+    RETRIES_DENIED = Counter "pointsman_retries_denied_total" ["service"]
+        "Retries that the service's budget did not allow.";
+    QUEUE_DEPTH = Gauge "pointsman_queue_depth" ["service"]
+        "Requests that wait for their turn.";
+    OVERFLOW = Counter "pointsman_overflow_total" ["service"]
+        "Requests refused because too many ran and waited, or because they had waited long enough.";
     INSTANCES = Gauge "pointsman_instances" ["service", "state"]
-        "Instances that are known, by what is declared of them.";
+        "Instances that are known, by what becomes of them.";
+    EJECTIONS = Counter "pointsman_ejections_total" ["service", "cause"]
+        "Instances taken out for a while because of real requests.";
+    EJECTIONS_SKIPPED = Counter "pointsman_ejections_skipped_total" ["service"]
+        "Times an instance stayed in though it failed, because too many were out or it was the last.";
+    PANIC_ACTIVE = Gauge "pointsman_panic_active" ["service"]
+        "1 while so few instances are well that all are used that can be reached.";
+    SLOW_START_ACTIVE = Gauge "pointsman_slow_start_active" ["service"]
+        "Instances that get less than their weight because they are new, or back.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

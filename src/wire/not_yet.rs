@@ -12,20 +12,12 @@ pub(super) fn note(policy: &ServicePolicy, fields: &Fields<'_>) {
     }
     let said = [
         ("probe", policy.probe != default.probe),
-        ("ejection", policy.ejection != default.ejection),
-        ("slow_start", policy.slow_start != default.slow_start),
-        ("panic", policy.panic != default.panic),
-        ("limits", policy.limits != default.limits),
         ("sticky", policy.sticky != default.sticky),
         ("protection", policy.protection != default.protection),
         ("zone_aware", policy.zone_aware != default.zone_aware),
     ];
     for (key, _) in said.iter().filter(|(_, differs)| *differs) {
         fields.odd(key, MESSAGE);
-    }
-    let budget = |p: &ServicePolicy| (p.retry.budget_percent, p.retry.budget_floor);
-    if budget(policy) != budget(&default) {
-        fields.odd("retry", format!("its budget {MESSAGE}"));
     }
 }
 

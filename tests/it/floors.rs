@@ -27,7 +27,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("etcd_client", &["registry/", "embedded/"]),
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
-    ("arc_swap", &["catalog/live.rs"]),
+    ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];

@@ -16,8 +16,12 @@ mod demo;
 mod discovery;
 /// No request fails because the registry changed.
 mod draining;
+/// Real requests take an instance out, and one brings it back.
+mod ejection;
 /// What an instance is told of a request.
 mod forwarding;
+/// Who waits, who is refused at once, and who never notices.
+mod limits;
 /// Slow and silent clients.
 mod patience;
 /// HTTP/1.1, HTTP/2, gRPC, WebSocket, events.

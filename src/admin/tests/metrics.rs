@@ -51,7 +51,8 @@ async fn the_numbers_are_those_that_were_counted() {
         (r#"pointsman_upstream_requests_total{service="orders",instance="a",outcome="reset"}"#, "0"),
         (r#"pointsman_upstream_in_flight{service="orders",instance="a"}"#, "1"),
         (r#"pointsman_retries_total{service="orders",cause="connect_failed"}"#, "1"),
-        (r#"pointsman_instances{service="orders",state="ready"}"#, "2"),
+        (r#"pointsman_instances{service="orders",state="ready"}"#, "1"),
+        (r#"pointsman_instances{service="orders",state="waiting"}"#, "1"),
         (r#"pointsman_instances{service="orders",state="draining"}"#, "1"),
         (r#"pointsman_connections{listener="0.0.0.0:8080"}"#, "3"),
         (r#"pointsman_bytes_total{direction="out"}"#, "2000"),
@@ -77,7 +78,7 @@ async fn what_is_gone_vanishes_and_what_was_never_used_is_not_there() {
     world.apply(vec![gone("orders", "a"), Change::Route { name: RouteName::parse("shop").unwrap(), route: None }]);
     let text = world.get("/metrics").await.text;
     assert!(!text.contains(r#"instance="a""#) && !text.contains(r#"route="shop""#), "{text}");
-    assert_eq!(values(&text, r#"pointsman_instances{service="orders",state="ready"}"#), ["1"]);
+    assert_eq!(values(&text, r#"pointsman_instances{service="orders",state="waiting"}"#), ["1"]);
 }
 
 #[tokio::test]

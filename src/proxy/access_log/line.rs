@@ -34,7 +34,7 @@ pub fn json(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
         "service": forwarding.map(|f| f.route.spec.service.as_str()),
         "instance": last.map(|a| a.instance.id.as_str()),
         "attempts": attempts,
-        "queue_ms": 0,
+        "queue_ms": forwarding.map_or(0.0, |f| ms(f.queued)),
         "connect_ms": last.and_then(|a| a.connect).map(ms),
         "ttfb_ms": record.first_byte.map(ms),
         "total_ms": ms(record.total),

@@ -73,7 +73,11 @@ impl ProxyHttp for Gateway {
         }
         // The first choice is made here: once Pingora is on its way to an instance, it closes the client's connection
         // whenever something fails.
-        match found.and_then(|()| self.choose(ctx)) {
+        let chosen = match found {
+            Ok(()) => self.choose(ctx).await,
+            Err(refusal) => Err(refusal),
+        };
+        match chosen {
             Ok(peer) => ctx.peer = Some(peer),
             Err(refusal) => {
                 ctx.refuse(refusal);
@@ -90,7 +94,7 @@ impl ProxyHttp for Gateway {
         if !ctx.pause.is_zero() {
             tokio::time::sleep(std::mem::take(&mut ctx.pause)).await;
         }
-        self.choose(ctx).map_err(|refusal| {
+        self.choose(ctx).await.map_err(|refusal| {
             ctx.refuse(refusal);
             Error::explain(ErrorType::InternalError, "no instance")
         })
@@ -325,9 +329,9 @@ impl Gateway {
         Ok(Stage::Forwarding(Box::new(way)))
     }
 
-    fn choose(&self, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Refusal> {
+    async fn choose(&self, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Refusal> {
         let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
-        let attempt = forwarding.begin_attempt(&mut fastrand::Rng::new())?;
+        let attempt = forwarding.next_attempt(&mut fastrand::Rng::new()).await?;
         let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
         let policy = forwarding.policy().ok_or(Refusal::NoInstances)?;
         let (peer, claim) = self.upstreams.claim(&instance, policy, fresh).ok_or(Refusal::NoneHealthy)?;

@@ -97,7 +97,7 @@ impl From<Refusal> for Stop {
 
 async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> Result<(Response<Incoming>, Claim), Stop> {
     let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
-    let instance = forwarding.begin_attempt(&mut fastrand::Rng::new())?.instance().clone();
+    let instance = forwarding.next_attempt(&mut fastrand::Rng::new()).await?.instance().clone();
     let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
     let (_, mut claim) = gateway.upstreams.claim(&instance, &policy, true).ok_or(Refusal::NoneHealthy)?;
     let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;

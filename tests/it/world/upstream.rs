@@ -33,6 +33,8 @@ pub struct Upstream {
     pub address: SocketAddr,
     counts: Arc<Counts>,
     release: watch::Sender<bool>,
+    /// The status of every answer; 0 for those that the paths ask for.
+    status: watch::Sender<u16>,
     serving: JoinHandle<()>,
 }
 
@@ -49,11 +51,11 @@ impl Upstream {
     /// On the runtime of `handle`, at an address of its own.
     pub fn start(handle: &Handle, name: &str, address: SocketAddr) -> Self {
         let counts = Arc::new(Counts::default());
-        let (release, released) = watch::channel(false);
+        let ((release, released), (status, told)) = (watch::channel(false), watch::channel(0));
         let listener = handle.block_on(TcpListener::bind(address)).expect("a free address");
         let address = listener.local_addr().expect("the address of our own listener");
-        let service = Service { name: name.into(), counts: counts.clone(), released };
-        Self { name: name.to_owned(), address, counts, release, serving: handle.spawn(service.accept(listener)) }
+        let service = Service { name: name.into(), counts: counts.clone(), released, status: told };
+        Self { name: name.to_owned(), address, counts, release, status, serving: handle.spawn(service.accept(listener)) }
     }
 
     pub fn requests(&self) -> usize {
@@ -74,6 +76,11 @@ impl Upstream {
         self.counts.accepted.load(Ordering::SeqCst)
     }
 
+    /// Answers everything with this status from now on; 0 ends that.
+    pub fn answers_with(&self, status: u16) {
+        self.status.send_replace(status);
+    }
+
     /// Lets every request to `/held` and every second half of `/half` go.
     pub fn release(&self) {
         self.release.send_replace(true);
@@ -92,6 +99,7 @@ struct Service {
     name: Arc<str>,
     counts: Arc<Counts>,
     released: watch::Receiver<bool>,
+    status: watch::Receiver<u16>,
 }
 
 /// Counts one for as long as it lives.
@@ -133,7 +141,14 @@ impl Service {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         self.counts.requests.fetch_add(1, Ordering::SeqCst);
         let running = Counted::new(&self.counts, |counts| &counts.running);
-        let mut response = self.respond(request).await;
+        let forced = *self.status.borrow();
+        let mut response = match forced {
+            0 => self.respond(request).await,
+            _ => text(String::new()),
+        };
+        if let Ok(status) = StatusCode::from_u16(forced) {
+            *response.status_mut() = status;
+        }
         response.headers_mut().insert(INSTANCE_FIELD, self.name.parse().expect("a name that a field can hold"));
         Ok(response.map(|body| Ended { body, _running: running }.boxed_unsync()))
     }
