@@ -27,8 +27,9 @@ fn subscriber<W>(log: &LogConfig, is_colourful: bool, writer: W) -> Result<Box<d
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    // Of directives for one target the later counts, and of those that fit the longer: what the operator says wins.
     let filter = EnvFilter::builder()
-        .parse(&log.filter)
+        .parse(format!("{QUIET},{}", log.filter))
         .map_err(|error| LogError::Filter { said: log.filter.clone(), reason: error.to_string() })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match log.format {
@@ -49,6 +50,10 @@ impl fmt::Display for LogError {
 }
 
 impl std::error::Error for LogError {}
+
+/// Libraries that call a client's broken bytes an error or a warning. Whoever can send bytes could fill the log with
+/// lines that nobody can act on; what became of a request stands in the access log and the metrics.
+const QUIET: &str = "pingora=off,rustls=off,h2=off";
 
 #[cfg(test)]
 mod tests {
@@ -77,6 +82,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(service = "orders", "Instance verdict changed");
             tracing::debug!("one event");
+            tracing::error!(target: "pingora_proxy", "a broken head");
         });
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -96,6 +102,16 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!((&lines[0]["service"], &lines[0]["level"]), (&"orders".into(), &"INFO".into()));
         assert_eq!(lines[0]["message"], "Instance verdict changed");
+    }
+
+    #[test]
+    fn libraries_that_complain_of_clients_are_heard_when_asked() {
+        for filter in ["info", "debug", "warn,pointsman=trace"] {
+            assert!(!written(LogFormat::Text, filter).contains("a broken head"), "{filter}");
+        }
+        for filter in ["info,pingora_proxy=error", "pingora=debug,info"] {
+            assert!(written(LogFormat::Text, filter).contains("a broken head"), "{filter}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Slow and silent clients lose their connection at the configured time, and only they.
+//! Slow and silent clients lose their connection at the configured time, and only they. Broken ones are not our trouble.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::world::World;
@@ -47,6 +47,30 @@ fn a_request_shorter_than_the_preface_of_http_2_is_answered() {
     let answer = world.say_to_the_end("GET / HTTP/1.0\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.") && answer.ends_with("one"), "{answer}");
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Anybody can send garbage; whoever reads the log at night cannot do anything about it.
+#[test]
+fn broken_heads_are_answered_and_leave_no_line_in_our_log() {
+    let strangers = |world: &World| {
+        let [one] = world.serve("app", ["one"]);
+        for garbage in ["GET / HTTP/1.1\r\nhost: a\r\n: nameless\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", "G@T\r\n\r\n"]
+        {
+            let answer = world.say_to_the_end(garbage);
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{garbage:?}: {answer}");
+        }
+        // Half a head: this is what the library calls an error.
+        let mut half = world.say("GET /half HTTP/1.1\r\nho");
+        half.shutdown(Shutdown::Write).expect("a connection that was open");
+        closed_after(&mut half);
+        world.say_to_the_end("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nthis is no frame of HTTP/2 at all");
+        assert_eq!((world.get("/").status, one.requests()), (200, 1));
+        let log = world.proxy.log();
+        log.lines().filter(|line| !line.contains(" pointsman::")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(strangers(&World::new()), [""; 0]);
+    let asked = strangers(&World::setup().config("[log]\nfilter = \"info,pingora=error\"\n").start());
+    assert!(!asked.is_empty(), "who asks for the library's own words gets them");
 }
 
 fn closed_after(stream: &mut TcpStream) -> Duration {
