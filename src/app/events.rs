@@ -16,8 +16,15 @@ pub struct AfterSwap {
     pub drains: Arc<Mutex<Drains>>,
     pub timings: Arc<RegistryTimings>,
     pub names: watch::Sender<BTreeSet<Arc<str>>>,
-    /// The revision in force.
-    pub revision: watch::Sender<u64>,
+    pub in_force: watch::Sender<InForce>,
+}
+
+/// What the rest of the process wants to hear of the snapshot in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InForce {
+    pub revision: u64,
+    /// The registry and each source have said what they hold.
+    pub registry_known: bool,
 }
 
 impl AfterSwap {
@@ -30,8 +37,10 @@ impl AfterSwap {
             self.names.send_replace(names);
         }
         let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
-        drains.follow(&self.live.load(), &applied.services);
+        let snapshot = self.live.load();
+        drains.follow(&snapshot, &applied.services);
         drop(drains);
-        self.revision.send_if_modified(|revision| std::mem::replace(revision, applied.revision) != applied.revision);
+        let now = InForce { revision: applied.revision, registry_known: snapshot.registry_known };
+        self.in_force.send_if_modified(|last| std::mem::replace(last, now) != now);
     }
 }

@@ -32,6 +32,7 @@ use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, Registr
 use crate::proxy::access_log::{AccessLog, Writer};
 use crate::{admin, embedded, proxy, resolver};
 use drains::Drains;
+use events::InForce;
 use follow::Following;
 use signals::{Ask, Signals};
 
@@ -96,14 +97,14 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let (send_events, events) = mpsc::channel(EVENTS_WAITING_MAX);
     let (send_resolutions, resolutions) = mpsc::channel(EVENTS_WAITING_MAX);
     let (send_names, names) = watch::channel(Default::default());
-    let (send_revision, revision) = watch::channel(0);
+    let (send_in_force, in_force) = watch::channel(InForce::default());
     let after_swap = events::AfterSwap {
         live: live.clone(),
         proxy: proxy.clone(),
         drains: drains.clone(),
         timings: sources.timings.clone(),
         names: send_names,
-        revision: send_revision,
+        in_force: send_in_force,
     };
     let (mut file, from_file) = file::FileDeclarations::first(&config);
     if send_events.send(from_file).await.is_err() {
@@ -116,13 +117,13 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
     info!(address = %bound.admin, "Admin endpoint listens");
 
-    if tokio::time::timeout(STARTUP_WAIT, known(&live)).await.is_err() {
+    if tokio::time::timeout(STARTUP_WAIT, known(in_force.clone())).await.is_err() {
         warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
     }
     let serving = proxy.serve(sockets, stops.proxy).map_err(StartError::Runtime)?;
     // The access log ends with the last who may write to it.
     drop(proxy);
-    let presence = presence::announce(&config, &bound, started_at, revision, drains, stops.control);
+    let presence = presence::announce(&config, &bound, started_at, in_force, drains, stops.control);
     for address in &bound.listeners {
         info!(%address, "Proxy listens");
     }
@@ -219,10 +220,9 @@ async fn again(signals: &mut Signals) {
 }
 
 /// Ready once the catalog has applied something that the registry and each source said.
-async fn known(live: &Live) {
-    while !live.load().registry_known {
-        tokio::time::sleep(KNOWN_LOOK).await;
-    }
+async fn known(mut in_force: watch::Receiver<InForce>) {
+    // An error means that the catalog has ended, and so has the process.
+    let _ = in_force.wait_for(|in_force| in_force.registry_known).await;
 }
 
 fn access_log(config: Option<&AccessLogConfig>) -> Result<(Option<AccessLog>, Option<Writer>), StartError> {
@@ -296,6 +296,5 @@ const CONTROL_THREADS: usize = 2;
 /// Events waiting for the catalog. When full we stop reading etcd, which keeps them for us.
 const EVENTS_WAITING_MAX: usize = 64;
 const STARTUP_WAIT: Duration = Duration::from_secs(3);
-const KNOWN_LOOK: Duration = Duration::from_millis(2);
 const PART_ENDS_MAX: Duration = Duration::from_secs(5);
 const LEFTOVERS: Duration = Duration::from_millis(200);

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Bound;
 use super::drains::Drains;
+use super::events::InForce;
 use crate::config::Config;
 use crate::model::InstanceId;
 use crate::registrar;
@@ -20,7 +21,7 @@ pub fn announce(
     config: &Config,
     bound: &Bound,
     started_at: SystemTime,
-    revision: watch::Receiver<u64>,
+    in_force: watch::Receiver<InForce>,
     drains: Arc<Mutex<Drains>>,
     shutdown: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
@@ -36,14 +37,14 @@ pub fn announce(
     let prefix = Prefix::new(&config.registry.prefix);
     let announced = registrar::announce(bound.registry.clone(), prefix, id_of(bound), said);
     tokio::spawn(async move {
-        tokio::join!(announced, follow(say, revision, drains, shutdown));
+        tokio::join!(announced, follow(say, in_force, drains, shutdown));
     })
 }
 
 /// Ends, and drops `say`, on shutdown.
 async fn follow(
     say: watch::Sender<Presence>,
-    mut revision: watch::Receiver<u64>,
+    mut in_force: watch::Receiver<InForce>,
     drains: Arc<Mutex<Drains>>,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -51,11 +52,11 @@ async fn follow(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            changed = revision.changed() => if changed.is_err() { return },
+            changed = in_force.changed() => if changed.is_err() { return },
             _ = look.tick() => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        let applied_revision = *revision.borrow_and_update();
+        let applied_revision = in_force.borrow_and_update().revision;
         let drained = drains.lock().unwrap_or_else(PoisonError::into_inner).look();
         say.send_if_modified(|presence| {
             let is_new = presence.applied_revision != applied_revision || presence.drained != drained;
