@@ -1,10 +1,12 @@
 //! `/api/v1/explain`: what would become of a request that came now, and why. Nothing is sent anywhere.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Uri};
 use serde_json::{Value as Json, json};
 
@@ -15,7 +17,7 @@ use super::sources::Sources;
 use crate::catalog::Snapshot;
 use crate::model::{FieldMatch, HostPattern, InstanceId, PathMatch, RouteSpec, ValueMatch};
 use crate::pool::{Instance, Moment, PickError, Service, View};
-use crate::routing::Question;
+use crate::routing::{Question, host_of};
 
 pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> {
     let asked = Asked::read(&Query::parse(query, &["method", "url", "header"])?, sources.plain_path)?;
@@ -83,7 +85,10 @@ impl Asked {
         }
         // Of the two the target wins, as on the wire.
         let named = fields.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        let host = uri.authority().map(|a| a.as_str()).or(named).map(bare_host).unwrap_or_default();
+        let Some(host) = uri.authority().map(without_user).or(named).map_or(Some(Cow::Borrowed("")), host_of) else {
+            return wrong("url: the proxy would answer 400: Host is not a host name or an address".to_owned());
+        };
+        let host = host.into_owned();
         let path = if uri.path().is_empty() { "/" } else { uri.path() };
         match plain_path(path) {
             Ok(path) => Ok(Self { method, host, path, query: uri.query().unwrap_or_default().to_owned(), fields }),
@@ -92,13 +97,9 @@ impl Asked {
     }
 }
 
-fn bare_host(authority: &str) -> String {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let without_port = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() => name,
-        _ => host,
-    };
-    without_port.trim_end_matches('.').to_ascii_lowercase()
+/// Clients keep the user of a URL to themselves.
+fn without_user(authority: &Authority) -> &str {
+    authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host)
 }
 
 fn outcome(service: Option<&Service>) -> &'static str {

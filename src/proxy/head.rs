@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use super::path::plain_path;
 use super::reply::Refusal;
 use crate::config::ClientLimits;
+use crate::routing::host_of;
 
 /// What an engine hands in, as it stood on the wire.
 #[derive(Debug, Clone, Copy)]
@@ -151,30 +152,6 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str, bool), Refusal> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     Ok((Some(authority), if path.is_empty() { "/" } else { path }, true))
-}
-
-/// `Shop.Example.:8080` → `shop.example`; `[::1]:80` → `[::1]`. `None` for what is no host.
-fn host_of(authority: &str) -> Option<Cow<'_, str>> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']')?;
-            rest[..end].parse::<std::net::Ipv6Addr>().ok()?;
-            authority.split_at(end + 2)
-        }
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_is_fine = port.strip_prefix(':').is_none_or(|p| p.is_empty() || p.parse::<u16>().is_ok());
-    if !port_is_fine || (!port.is_empty() && !port.starts_with(':')) {
-        return None;
-    }
-    let host = host.strip_suffix('.').unwrap_or(host);
-    // Registered names hold more than DNS does (RFC 3986), but nothing that could end a field or begin a path.
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&b);
-    if host.is_empty() || host.len() > 255 || !host.bytes().all(allowed) {
-        return None;
-    }
-    let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
-    Some(if is_lower { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) })
 }
 
 const METHOD_LENGTH_MAX: usize = 32;

@@ -11,12 +11,14 @@
 //!
 //! Invariant: a `RouteTable` never changes. `RouteBook` makes its successor, which shares all hosts that no change names.
 
+mod authority;
 mod book;
 mod host_routes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use authority::host_of;
 pub use book::RouteBook;
 use host_routes::HostRoutes;
 
