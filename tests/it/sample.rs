@@ -87,6 +87,58 @@ async fn close_ends_in_a_reset() {
 }
 
 #[tokio::test]
+async fn break_sends_half_an_answer_and_a_reset() {
+    let running = Running::start(None).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(b"GET /break HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let error = stream.read_to_end(&mut answer).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("first half"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_instance_misbehaves_as_long_as_it_is_told_to_and_spares_its_health() {
+    let running = Running::start(None).await;
+    assert_eq!(running.http_1("/behave?as=fail&status=502", "").await.0, StatusCode::OK);
+    assert_eq!(running.http_1("/anything", "").await.0, StatusCode::BAD_GATEWAY);
+    assert_eq!(running.http_1("/healthz?status=200", "").await.0, StatusCode::OK);
+    assert_eq!(running.http_1("/behave?as=dance", "").await.0, StatusCode::BAD_REQUEST);
+
+    running.http_1("/behave?as=hang&for=300", "").await;
+    let asked = tokio::time::Instant::now();
+    assert_eq!(running.http_1("/anything", "").await.0, StatusCode::OK);
+    assert!(asked.elapsed() > Duration::from_millis(200), "it answered while it hung");
+
+    running.http_1("/behave?as=flap&ms=50", "").await;
+    let mut seen = std::collections::BTreeSet::new();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while seen.len() < 2 && tokio::time::Instant::now() < deadline {
+        seen.insert(running.http_1("/anything", "").await.0);
+    }
+    assert_eq!(seen, [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].into());
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_has_no_listener_and_keeps_no_connection() {
+    let running = Running::start(None).await;
+    let mut idle = TcpStream::connect(running.address).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.readable().await.unwrap();
+    running.http_1("/behave?as=refuse&for=500", "").await;
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, idle.read_to_end(&mut rest)).await.expect("the idle connection is closed").unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err(), "it listens");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while TcpStream::connect(running.address).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "it never listened again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(running.http_1("/", "").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn the_key_in_etcd_lives_as_long_as_the_service() {
     let etcd = Etcd::start();
     let mut registry = etcd.client().await;
@@ -124,6 +176,7 @@ impl Running {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             latency: Duration::ZERO,
             fail_percent: 0,
+            behaviour: None,
             drain: Duration::ZERO,
             registration,
         };

@@ -1,18 +1,16 @@
-//! From a request to its answer. What is done follows the **last** segment of the path, so the service works the
-//! same behind `/`, `/users` or `/shop/users`: a proxy need not take the prefix away.
+//! From a request to its answer: what its path asks for, unless the instance was told to behave in another way.
 
-use std::fmt::Display;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::asked::{Asked, Malformed};
+use super::behaviour::{Behaviour, REFUSE};
 use super::body::{self, AnswerBody, Failure};
 use super::connection::Link;
 use super::instance::{Instance, Stage};
@@ -22,19 +20,10 @@ pub type Answer = Response<AnswerBody>;
 
 /// An `Err` ends the connection (HTTP/2: the stream) without an answer.
 pub async fn answer(request: Request<Incoming>, link: Arc<Link>, instance: Arc<Instance>) -> Result<Answer, Failure> {
-    let n = instance.count_request();
-    let about_health = is_about_health(request.uri());
-    if !about_health {
-        sleep(instance.latency).await;
-    }
-    let mut answer = if !about_health && chance(instance.fail_percent) {
-        fail(StatusCode::SERVICE_UNAVAILABLE)
-    } else {
-        match perform(request, n, &link, &instance).await {
-            Ok(answer) => answer,
-            Err(Unanswered::Malformed(said)) => text(StatusCode::BAD_REQUEST, said),
-            Err(Unanswered::Ended(failure)) => return Err(failure),
-        }
+    let mut answer = match perform(request, &link, &instance).await {
+        Ok(answer) => answer,
+        Err(Unanswered::Malformed(said)) => text(StatusCode::BAD_REQUEST, said),
+        Err(Unanswered::Ended(failure)) => return Err(failure),
     };
     if let Ok(name) = HeaderValue::from_str(&instance.name) {
         answer.headers_mut().insert(INSTANCE, name);
@@ -47,36 +36,62 @@ enum Unanswered {
     Ended(Failure),
 }
 
-async fn perform(request: Request<Incoming>, n: u64, link: &Link, instance: &Arc<Instance>) -> Result<Answer, Unanswered> {
-    if grpc::is_grpc(request.headers()) {
-        return Ok(grpc::answer(request, instance).await);
+impl From<Malformed> for Unanswered {
+    fn from(Malformed(said): Malformed) -> Self {
+        Self::Malformed(said)
     }
+}
+
+async fn perform(request: Request<Incoming>, link: &Link, instance: &Arc<Instance>) -> Result<Answer, Unanswered> {
     let uri = request.uri().clone();
-    match last_segment(&uri) {
+    let asked = Asked::of(&uri);
+    match asked.what {
+        "healthz" => return health(request.method(), asked, instance).await,
+        "drain" => return Ok(drain(request.method(), instance).await),
+        "behave" => return behave(request.method(), asked, instance),
+        _ if uri.path().starts_with(grpc::HEALTH) => return Ok(grpc::answer(request, instance).await),
+        _ => {}
+    }
+    let n = instance.count_request();
+    sleep(instance.latency).await;
+    if chance(instance.fail_percent) {
+        return Ok(fail(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    let told = instance.behaviour();
+    let asked = told.as_ref().map_or(asked, |told| told.asked());
+    match asked.what {
         "slow" => {
-            sleep(millis(&uri, "ms", 1_000)?).await;
+            sleep(asked.millis("ms", 1_000)?).await;
             Ok(describe(&request, n, link, instance))
         }
-        "fail" => Ok(fail(status(&uri, StatusCode::INTERNAL_SERVER_ERROR)?)),
-        "flaky" if chance(number(&uri, "percent", 50)?) => Ok(fail(StatusCode::SERVICE_UNAVAILABLE)),
-        "stream" => stream(&uri),
-        "sse" => events(&uri, instance),
-        "bytes" => Ok(typed("application/octet-stream", body::page(number(&uri, "n", 1_024)?))),
+        "fail" => Ok(fail(asked.status(StatusCode::INTERNAL_SERVER_ERROR)?)),
+        "flaky" if chance(asked.number("percent", 50)?) => Ok(fail(StatusCode::SERVICE_UNAVAILABLE)),
+        "flap" if instance.is_in_odd(asked.millis("ms", 1_000)?) => Ok(fail(StatusCode::SERVICE_UNAVAILABLE)),
+        "hang" => {
+            instance.is_told_otherwise(told.as_ref()).await;
+            Ok(describe(&request, n, link, instance))
+        }
+        "break" => {
+            link.reset();
+            Ok(typed("text/plain", body::half("this is the first half\n")))
+        }
+        "close" | REFUSE => {
+            if request.version() < Version::HTTP_2 {
+                link.reset();
+            }
+            Err(ended("asked to close without an answer"))
+        }
+        _ if grpc::is_grpc(request.headers()) => Ok(grpc::answer(request, instance).await),
+        "stream" => stream(asked),
+        "sse" => events(asked, instance),
+        "bytes" => Ok(typed("application/octet-stream", body::page(asked.number("n", 1_024)?))),
         "echo" => echo(request).await,
         "sum" => {
             let (n_bytes, adler32) = body::sum(request.into_body()).await.map_err(ended)?;
             Ok(json_answer(&json!({ "bytes": n_bytes, "adler32": format!("{adler32:08x}") })))
         }
         "trailers" => Ok(trailers()),
-        "close" => {
-            if request.version() < Version::HTTP_2 {
-                link.reset();
-            }
-            Err(ended("asked to close without an answer"))
-        }
         "ws" => Ok(ws::accept(request, link)),
-        "healthz" => health(request.method(), &uri, instance).await,
-        "drain" => Ok(drain(request.method(), instance).await),
         _ => Ok(describe(&request, n, link, instance)),
     }
 }
@@ -108,8 +123,8 @@ fn host(request: &Request<Incoming>) -> Option<&str> {
     request.uri().authority().map(|authority| authority.as_str()).or_else(said)
 }
 
-fn stream(uri: &Uri) -> Result<Answer, Unanswered> {
-    let size = number(uri, "size", 32_usize)?;
+fn stream(asked: Asked<'_>) -> Result<Answer, Unanswered> {
+    let size = asked.number("size", 32_usize)?;
     if size > PIECE_MAX {
         return Err(Unanswered::Malformed(format!("size: {size} is more than {PIECE_MAX}\n")));
     }
@@ -119,17 +134,17 @@ fn stream(uri: &Uri) -> Result<Answer, Unanswered> {
         bytes.push(b'\n');
         Bytes::from(bytes)
     };
-    let pause = millis(uri, "ms", 100)?;
-    Ok(typed("text/plain", body::paced(number(uri, "chunks", 10)?, pause, piece, std::future::pending())))
+    let pause = asked.millis("ms", 100)?;
+    Ok(typed("text/plain", body::paced(asked.number("chunks", 10)?, pause, piece, std::future::pending())))
 }
 
 /// Without `events` they go on until the client leaves or the service stops.
-fn events(uri: &Uri, instance: &Instance) -> Result<Answer, Unanswered> {
+fn events(asked: Asked<'_>, instance: &Instance) -> Result<Answer, Unanswered> {
     let name = instance.name.clone();
     let event = move |n| Bytes::from(format!("id: {n}\nevent: tick\ndata: {{\"instance\":\"{name}\",\"n\":{n}}}\n\n"));
     let mut stage = instance.stage();
     let stopped = async move { stopping(&mut stage).await };
-    let body = body::paced(number(uri, "events", u64::MAX)?, millis(uri, "ms", 1_000)?, event, stopped);
+    let body = body::paced(asked.number("events", u64::MAX)?, asked.millis("ms", 1_000)?, event, stopped);
     let mut answer = typed("text/event-stream", body);
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(answer)
@@ -161,9 +176,9 @@ fn trailers() -> Answer {
 }
 
 /// `GET` tells the health, `POST ?status=503` sets it.
-async fn health(method: &Method, uri: &Uri, instance: &Instance) -> Result<Answer, Unanswered> {
+async fn health(method: &Method, asked: Asked<'_>, instance: &Instance) -> Result<Answer, Unanswered> {
     if method == Method::POST {
-        instance.set_health(status(uri, StatusCode::OK)?).await;
+        instance.set_health(asked.status(StatusCode::OK)?).await;
     }
     let health = instance.health();
     let shown = if method == Method::POST { StatusCode::OK } else { health };
@@ -181,12 +196,41 @@ async fn drain(method: &Method, instance: &Instance) -> Answer {
             instance.undrain().await;
             text(StatusCode::OK, format!("{:?}\n", *instance.stage().borrow()).to_lowercase())
         }
-        _ => {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "POST drains, DELETE takes it back\n".to_owned());
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, DELETE"));
-            answer
-        }
+        _ => not_allowed("POST drains, DELETE takes it back\n", "POST, DELETE"),
     }
+}
+
+/// `POST ?as=fail&status=502` does so to every request, for as long as `for=` says in milliseconds or until `DELETE`
+/// takes it back; `GET` tells what it does, and how many requests there were.
+fn behave(method: &Method, asked: Asked<'_>, instance: &Arc<Instance>) -> Result<Answer, Unanswered> {
+    match *method {
+        Method::POST => {
+            let said = asked.query.strip_prefix("as=").unwrap_or_default();
+            let behaviour: Behaviour = said.parse().map_err(|why| Unanswered::Malformed(format!("as: {why}\n")))?;
+            let time = asked.word("for").map(|_| asked.millis("for", 0)).transpose()?;
+            let told = instance.behave(Some(behaviour));
+            if let Some(time) = time {
+                let instance = instance.clone();
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    instance.behaves_again(told.as_ref());
+                });
+            }
+        }
+        Method::DELETE => {
+            instance.behave(None);
+        }
+        Method::GET => {}
+        _ => return Ok(not_allowed("POST ?as=… misbehaves, DELETE takes it back, GET tells\n", "GET, POST, DELETE")),
+    }
+    let behaves = instance.behaviour().map(|behaviour| behaviour.to_string());
+    Ok(json_answer(&json!({ "instance": instance.name, "as": behaves, "requests": instance.n_requests() })))
+}
+
+fn not_allowed(said: &str, allowed: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, said.to_owned());
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn fail(status: StatusCode) -> Answer {
@@ -213,39 +257,8 @@ fn ended(failure: impl Into<Failure>) -> Unanswered {
     Unanswered::Ended(failure.into())
 }
 
-fn last_segment(uri: &Uri) -> &str {
-    uri.path().rsplit('/').next().unwrap_or_default()
-}
-
-fn is_about_health(uri: &Uri) -> bool {
-    matches!(last_segment(uri), "healthz" | "drain") || uri.path().starts_with(grpc::HEALTH)
-}
-
 fn chance(percent: u8) -> bool {
     fastrand::u8(0..100) < percent
-}
-
-fn status(uri: &Uri, default: StatusCode) -> Result<StatusCode, Unanswered> {
-    let code = number(uri, "status", default.as_u16())?;
-    // 1xx are not final answers, so nobody could be answered with one.
-    StatusCode::from_u16(code)
-        .ok()
-        .filter(|status| !status.is_informational())
-        .ok_or_else(|| Unanswered::Malformed(format!("status: {code} is not in 200..=999\n")))
-}
-
-fn millis(uri: &Uri, name: &str, default: u64) -> Result<Duration, Unanswered> {
-    number(uri, name, default).map(Duration::from_millis)
-}
-
-/// The number after `name=` in the query.
-fn number<T>(uri: &Uri, name: &str, default: T) -> Result<T, Unanswered>
-where
-    T: FromStr<Err: Display>,
-{
-    let mut fields = uri.query().unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
-    let Some((_, said)) = fields.find(|(field, _)| *field == name) else { return Ok(default) };
-    said.parse().map_err(|error| Unanswered::Malformed(format!("{name}: {said:?}: {error}\n")))
 }
 
 /// Every answer says who gave it.

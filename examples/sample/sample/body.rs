@@ -64,6 +64,17 @@ pub fn with_trailers(text: &'static str, trailers: HeaderMap) -> AnswerBody {
     boxed(StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>))))
 }
 
+/// Its first half, and then the connection breaks.
+pub fn half(text: &'static str) -> AnswerBody {
+    let first = stream::iter([Ok(Frame::data(Bytes::from_static(text.as_bytes())))]);
+    let broken = stream::once(async {
+        // What was not sent when the connection breaks is lost with it.
+        tokio::time::sleep(HALF_OUT).await;
+        Err::<Frame<Bytes>, Failure>("asked to break".into())
+    });
+    boxed(StreamBody::new(first.chain(broken)))
+}
+
 /// A request's body of which the first piece has arrived.
 pub async fn begun(mut body: Incoming) -> Result<AnswerBody, hyper::Error> {
     let first = body.frame().await.transpose()?;
@@ -116,6 +127,7 @@ impl Body for Page {
     }
 }
 
+const HALF_OUT: Duration = Duration::from_millis(5);
 static PAGE: [u8; 64 << 10] = [b'.'; 64 << 10];
 const ADLER_MODULUS: u32 = 65_521;
 /// The longest run of bytes after which `high` still fits its 32 bits.

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::instance::Instance;
-use super::{answer, stopping, ws};
+use super::{answer, refusing, stopping, ws};
 
 /// What the requests of one connection share with it.
 pub struct Link {
@@ -42,7 +42,7 @@ pub async fn serve(stream: TcpStream, client: SocketAddr, instance: Arc<Instance
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(AtomicBool::new(false));
     let link = Arc::new(Link { client, reset: reset.clone(), upgrade: Mutex::new(None) });
-    let mut stage = instance.stage();
+    let (mut stage, mut behaviour) = (instance.stage(), instance.behaviours());
 
     let service = service_fn({
         let (link, instance) = (link.clone(), instance.clone());
@@ -56,7 +56,12 @@ pub async fn serve(stream: TcpStream, client: SocketAddr, instance: Arc<Instance
 
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stopping(&mut stage) => {
+        () = async {
+            tokio::select! {
+                () = stopping(&mut stage) => {}
+                () = refusing(&mut behaviour) => {}
+            }
+        } => {
             connection.as_mut().graceful_shutdown();
             connection.as_mut().await
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::behaviour::Behaviour;
 use super::{Options, Registration, Sample};
 
 /// A small service that answers in every way a proxy has to carry, and registers itself in etcd.
@@ -24,6 +25,10 @@ pub struct Flags {
     /// Answer 503 to this many of a hundred requests
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     fail_percent: u8,
+    /// Do this to every request, whatever its path: slow, fail, flaky, flap, hang, break, close or refuse, with its
+    /// numbers as in `fail&status=502`. `/behave` changes it later.
+    #[arg(long)]
+    behave: Option<Behaviour>,
     /// On the way out, serve on for this long after saying `draining` in the registry
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     drain: Duration,
@@ -61,6 +66,7 @@ impl Flags {
             listen: self.listen,
             latency: self.latency,
             fail_percent: self.fail_percent,
+            behaviour: self.behave,
             drain: self.drain,
             registration: service.map(|service| Registration { etcd, prefix, service, id, ttl, weight, zone, address }),
         }

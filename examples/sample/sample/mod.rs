@@ -11,6 +11,8 @@
 //! Nothing here names the crate it is built in: the same files are the Cargo example and a part of a demo.
 
 mod answer;
+mod asked;
+mod behaviour;
 mod body;
 mod connection;
 mod flags;
@@ -31,8 +33,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use behaviour::Behaviour;
 pub use flags::{Flags, run};
-use instance::{Instance, Stage};
+use instance::{Instance, Stage, Told};
 pub use register::Registration;
 
 pub struct Options {
@@ -44,6 +47,8 @@ pub struct Options {
     pub latency: Duration,
     /// How many of a hundred requests are answered 503, health aside.
     pub fail_percent: u8,
+    /// What it does to every request from the start.
+    pub behaviour: Option<Behaviour>,
     /// How long it serves on after it said `draining`: the time proxies have to hear of it.
     pub drain: Duration,
     pub registration: Option<Registration>,
@@ -67,7 +72,7 @@ impl Sample {
             Some(registration) => Some(registration.announced(&name, address)?),
             None => None,
         };
-        let instance = Arc::new(Instance::new(name, options.latency, options.fail_percent));
+        let instance = Arc::new(Instance::new(name, options.latency, options.fail_percent, options.behaviour));
         Ok(Self { listener, address, instance, drain: options.drain, registration })
     }
 
@@ -78,7 +83,7 @@ impl Sample {
 
     /// Serves until `stop` is ready and what was running then has ended, at most [`FINISH_MAX`] later.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, instance, drain, registration, .. } = self;
+        let Self { listener, address, instance, drain, registration } = self;
         let registered = registration.map(|announced| tokio::spawn(register::stay(announced, instance.stage())));
         let leave = async {
             stop.await;
@@ -92,18 +97,38 @@ impl Sample {
             }
             instance.advance(Stage::Stopping).await;
         };
-        tokio::join!(serve(listener, &instance), leave);
+        tokio::join!(serve(listener, address, &instance), leave);
     }
 }
 
-/// Accepts until the instance is stopping, then waits for the connections that are open.
-async fn serve(listener: TcpListener, instance: &Arc<Instance>) {
-    let mut stage = instance.stage();
+/// Accepts until the instance is stopping, then waits for the connections that are open. While the instance refuses
+/// there is no listening socket.
+async fn serve(listener: TcpListener, address: SocketAddr, instance: &Arc<Instance>) {
+    let (mut stage, mut behaviour) = (instance.stage(), instance.behaviours());
     let mut connections = JoinSet::new();
+    let mut listening = Some(listener);
     loop {
+        let Some(listener) = &listening else {
+            tokio::select! {
+                _ = behaviour.wait_for(|told| !refuses(told)) => {}
+                () = stopping(&mut stage) => break,
+            }
+            match TcpListener::bind(address).await {
+                Ok(listener) => listening = Some(listener),
+                Err(error) => {
+                    warn!(%error, %address, "The address cannot be listened on again");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+            continue;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
             Some(_) = connections.join_next() => continue,
+            () = refusing(&mut behaviour) => {
+                listening = None;
+                continue;
+            }
             () = stopping(&mut stage) => break,
         };
         match accepted {
@@ -116,7 +141,7 @@ async fn serve(listener: TcpListener, instance: &Arc<Instance>) {
             }
         }
     }
-    drop(listener);
+    drop(listening);
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if timeout(FINISH_MAX, all_ended).await.is_err() {
         info!("Some connections were still busy and are closed");
@@ -127,6 +152,17 @@ async fn serve(listener: TcpListener, instance: &Arc<Instance>) {
 async fn stopping(stage: &mut watch::Receiver<Stage>) {
     // An error means that the instance itself is gone, which is as good a reason to stop.
     let _ = stage.wait_for(|stage| *stage == Stage::Stopping).await;
+}
+
+/// Ready once the instance refuses connections. Never, once the instance is gone.
+async fn refusing(behaviour: &mut watch::Receiver<Told>) {
+    if behaviour.wait_for(refuses).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn refuses(told: &Told) -> bool {
+    told.as_ref().is_some_and(|behaviour| behaviour.refuses())
 }
 
 /// Connections served at once; further ones wait in the kernel's queue.
