@@ -4,6 +4,7 @@
 mod change;
 mod cold_start;
 mod cpu;
+mod drill;
 mod load;
 mod message;
 mod process;
@@ -44,6 +45,9 @@ enum Figure {
     ColdStart(cold_start::Flags),
     /// CPU time the proxy spends on one change of the registry
     Change(change::Flags),
+    /// Something goes wrong under load: what the users notice of it
+    #[command(subcommand)]
+    Drill(drill::Drill),
 }
 
 fn main() -> ExitCode {
@@ -72,5 +76,6 @@ fn run(figure: Figure) -> Outcome<()> {
         Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
         Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
         Figure::Change(flags) => beside()?.block_on(change::run(flags)),
+        Figure::Drill(drill) => beside()?.block_on(drill::run(drill)),
     }
 }

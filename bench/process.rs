@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
@@ -28,6 +28,29 @@ impl Process {
         matches!(self.0.try_wait(), Ok(Some(_)) | Err(_))
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) -> Outcome<()> {
+        let told = Command::new("kill").arg(self.id().to_string()).status()?;
+        if told.success() { Ok(()) } else { Err(format!("process {} cannot be told to end", self.id()).into()) }
+    }
+
+    /// SIGKILL; gone when it returns.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    pub async fn ends_within(&mut self, limit: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + limit;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                return Err(format!("process {} runs on after {limit:?}", self.id()).into());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
     /// Largest resident memory so far, in MiB.
     pub fn peak_memory_mib(&self) -> Outcome<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
@@ -40,15 +63,17 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // A polite end first, so that a master takes its workers with it.
-        let _ = Command::new("kill").arg(self.id().to_string()).status();
+        if self.has_ended() {
+            return;
+        }
+        let _ = self.terminate();
         for _ in 0..20 {
             if self.has_ended() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
 
@@ -86,5 +111,6 @@ pub fn pin_ourselves(core: u32) -> Outcome<()> {
     if pinned.success() { Ok(()) } else { Err(format!("no core {core} to measure on").into()) }
 }
 
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Linux counts these times in hundredths of a second, whatever its own clock does.
 const TICK_MS: u64 = 10;

@@ -8,8 +8,8 @@ mod connection;
 mod tally;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -81,10 +81,21 @@ pub struct Plan {
     pub fresh: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum End {
     After(Duration),
     Requests(u64),
+    /// When the other half of [`End::told`] is dropped.
+    Told(Weak<()>),
+}
+
+impl End {
+    /// Goes on as long as the first is kept.
+    pub fn told() -> (Arc<()>, Self) {
+        let goes_on = Arc::new(());
+        let end = Self::Told(Arc::downgrade(&goes_on));
+        (goes_on, end)
+    }
 }
 
 /// Carries the plan out; what became of every request.
@@ -116,9 +127,10 @@ impl Shared {
             Some(rate) => self.began + Duration::from_secs_f64(n as f64 / rate),
             None => Instant::now(),
         };
-        let goes_on = match self.plan.end {
-            End::After(duration) => due < self.began + duration,
-            End::Requests(requests) => n < requests,
+        let goes_on = match &self.plan.end {
+            End::After(duration) => due < self.began + *duration,
+            End::Requests(requests) => n < *requests,
+            End::Told(goes_on) => goes_on.strong_count() > 0,
         };
         goes_on.then_some(due)
     }

@@ -71,6 +71,15 @@ impl Tally {
         self.failures.values().sum()
     }
 
+    /// How often each kind of failure came.
+    pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> {
+        self.failures.iter().map(|(failure, n)| (*failure, *n))
+    }
+
+    pub fn slowest(&self) -> Duration {
+        self.slowest
+    }
+
     /// The latency that `share` of the answered requests did not exceed.
     pub fn latency(&self, share: f64) -> Duration {
         let wanted = (self.n_answered() as f64 * share).ceil() as u64;

@@ -1,0 +1,52 @@
+//! One of ten instances accepts connections, reads requests and never answers, while its health is fine: only the time
+//! limit of an attempt, and what is learned from it, help.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::scene::{Cast, Scene};
+use super::{Common, Finding};
+use crate::Outcome;
+use crate::load::{End, drive};
+
+#[derive(clap::Args)]
+pub struct Flags {
+    #[arg(long, default_value_t = 10)]
+    instances: u32,
+    #[arg(long, default_value = "250ms", value_parser = humantime::parse_duration)]
+    per_try_timeout: Duration,
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Requests a second
+    #[arg(long, default_value_t = 400.0)]
+    rate: f64,
+    #[arg(long, default_value_t = 128)]
+    connections: u32,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+pub async fn run(flags: &Flags) -> Outcome<Finding> {
+    let limit = flags.per_try_timeout + BACKOFF_MAX + ANSWER_MAX;
+    let timeout = humantime::format_duration(flags.per_try_timeout).to_string();
+    let policy = json!({ "v": 1, "retry": { "per_try_timeout": timeout } });
+    let mut scene = Scene::start(&flags.common.program, &[("app", Some(policy))]).await?;
+    let _well = scene.instances("app", flags.instances - 1, Cast::default()).await?;
+    let hanging = scene.instance("app", "hanging", Cast { behave: Some("hang"), ..Cast::default() })?;
+    scene.knows("app", [hanging.address].into_iter()).await?;
+
+    let tally = drive(scene.plan("app", flags.connections, Some(flags.rate), End::After(flags.duration))).await;
+    let promise = format!("one of {} instances hangs; no request fails or takes longer than {limit:?}", flags.instances);
+    let mut finding = Finding::new("hanging", promise);
+    finding.note_tally("", &tally);
+    finding.note("requests at the hanging one", hanging.n_requests().await?);
+    finding.note("ejections", scene.metric("pointsman_ejections_total", &[("service", "app")]).await?);
+    finding.expect(tally.n_failed() == 0 && tally.slowest() <= limit);
+    Ok(finding)
+}
+
+/// The longest pause before a retry, as the proxy documents it.
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// For the answer of the second instance, on a machine that has other work.
+const ANSWER_MAX: Duration = Duration::from_millis(100);
