@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use crate::model::{Origin, RouteName, RouteSpec, Verdict};
-use crate::pool::{Instance, Turn};
+use crate::pool::{Instance, Service, Subject, Turn};
 
 pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
 
@@ -82,8 +82,26 @@ impl History {
         self.add(at, revision, kind, format!("{}/{}", instance.service, instance.id), detail);
     }
 
-    /// What became of an instance's health. Rare, so it is logged here, where the words are.
-    pub(super) fn turn(&self, instance: &Instance, turn: Turn) {
+    /// What became of the health of an instance or a service. Rare, so it is logged here, where the words are.
+    pub(super) fn turn(&self, subject: Subject<'_>, turn: Turn) {
+        match subject {
+            Subject::Instance(instance) => self.instance_turn(instance, turn),
+            Subject::Service(service) => self.service_turn(service, turn),
+        }
+    }
+
+    fn service_turn(&self, service: &Service, turn: Turn) {
+        let (kind, detail) = if turn == Turn::Panic(true) {
+            warn!(service = %service.name, "Too few instances are well, so all are used that can be reached");
+            ("panic_begun", "too few instances are well, so all are used that can be reached")
+        } else {
+            info!(service = %service.name, "Enough instances are well again");
+            ("panic_ended", "enough instances are well again")
+        };
+        self.add(SystemTime::now(), 0, kind, service.name.to_string(), detail.to_owned());
+    }
+
+    fn instance_turn(&self, instance: &Instance, turn: Turn) {
         let (service, id) = (&instance.service, &instance.id);
         let (kind, detail) = match turn {
             Turn::Verdict(verdict) => {
@@ -98,6 +116,7 @@ impl History {
                 warn!(%service, instance = %id, cause = cause.as_str(), ?lasts, "Instance ejected");
                 ("instance_ejected", format!("{} for {:.1} s", cause.words(), lasts.as_secs_f64()))
             }
+            Turn::Panic(_) => return,
             Turn::Readmitted => {
                 info!(%service, instance = %id, "Instance readmitted after its trial");
                 ("instance_readmitted", "one request was its trial and went well".to_owned())

@@ -81,7 +81,7 @@ impl Catalog {
         Self {
             live,
             history,
-            teller: Teller::new(move |instance, turn| told.turn(instance, turn)),
+            teller: Teller::new(move |subject, turn| told.turn(subject, turn)),
             ground: HashMap::new(),
             unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use super::health::Passive;
 use super::pick::Weights;
 use super::warmth::{self, Warmth};
-use super::{Instance, Moment, Service};
+use super::{Instance, Moment, Service, Subject, Turn};
 use crate::model::{Lifecycle, Panic, ProbeKind, Verdict};
 
 /// Who may be picked now, and with which weight.
@@ -127,6 +127,9 @@ impl Service {
         };
         let view = Arc::new(self.make_view(changes, now));
         if making.is_some() {
+            if self.stats.panics(view.panic) != view.panic {
+                self.stats.teller.tell(Subject::Service(self), Turn::Panic(view.panic));
+            }
             self.gate.view.store(Some(view.clone()));
         }
         view

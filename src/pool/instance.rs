@@ -125,21 +125,47 @@ impl InstanceState {
 pub struct InFlight {
     instance: Arc<Instance>,
     is_trial: bool,
+    pub why: Why,
+}
+
+/// What was special about a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Usual,
+    /// It was ejected, and this request shows whether it is well again.
+    Trial,
+    /// Too few are well, so it was chosen among all that can be reached.
+    Panic,
+}
+
+impl Why {
+    /// One word for an operator; `None`: nothing was special.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Usual => None,
+            Self::Trial => Some("trial"),
+            Self::Panic => Some("panic"),
+        }
+    }
 }
 
 impl InFlight {
     pub fn begin(instance: Arc<Instance>) -> Self {
-        Self::hold(instance, false)
+        Self::hold(instance, Why::Usual)
+    }
+
+    pub(super) fn begin_in_panic(instance: Arc<Instance>) -> Self {
+        Self::hold(instance, Why::Panic)
     }
 
     /// The trial of an instance that was ejected; it has been taken.
     pub(super) fn begin_trial(instance: Arc<Instance>) -> Self {
-        Self::hold(instance, true)
+        Self::hold(instance, Why::Trial)
     }
 
-    fn hold(instance: Arc<Instance>, is_trial: bool) -> Self {
+    fn hold(instance: Arc<Instance>, why: Why) -> Self {
         instance.state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { instance, is_trial }
+        Self { instance, is_trial: why == Why::Trial, why }
     }
 
     pub fn instance(&self) -> &Arc<Instance> {

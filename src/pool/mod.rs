@@ -26,12 +26,12 @@ mod window;
 
 pub use gate::{Out, View};
 pub use health::{Health, Passive, Strain};
-pub use instance::{InFlight, Instance, InstanceState, Standing};
+pub use instance::{InFlight, Instance, InstanceState, Standing, Why};
 pub use moment::Moment;
 pub use outlier::EjectionCause;
 pub use pick::{PickError, Pool};
 pub use service::{Ask, Service};
 pub use stats::{Histogram, HistogramReading, ServiceStats};
-pub use turn::{Teller, Turn};
+pub use turn::{Subject, Teller, Turn};
 pub use turnstile::{Place, Turnstile, Waiting};
 pub use window::{Counted, Window};

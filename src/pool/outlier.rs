@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::gate::{Out, in_turn};
-use super::{Instance, Moment, Service, Turn};
+use super::{Instance, Moment, Service, Subject, Turn};
 use crate::model::{EjectionPolicy, Outcome};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Service {
         health.ledger().forgiven_until = now;
         health.readmit(now);
         self.stats.changed();
-        self.stats.teller.tell(instance, Turn::Readmitted);
+        self.stats.teller.tell(Subject::Instance(instance), Turn::Readmitted);
     }
 
     fn cause(&self, instance: &Instance, outcome: Outcome, now: Moment) -> Option<EjectionCause> {
@@ -130,7 +130,7 @@ impl Service {
         health.eject(now + lasts);
         self.stats.ejections[cause as usize].fetch_add(1, Relaxed);
         self.stats.changed();
-        self.stats.teller.tell(instance, Turn::Ejected { cause, lasts });
+        self.stats.teller.tell(Subject::Instance(instance), Turn::Ejected { cause, lasts });
     }
 }
 

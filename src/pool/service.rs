@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
-use super::{InFlight, Instance, Moment, PickError, Pool, ServiceStats, Turn};
+use super::{InFlight, Instance, Moment, PickError, Pool, ServiceStats, Subject, Turn};
 use crate::model::{Outcome, ServiceName, ServicePolicy, Verdict};
 
 /// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
@@ -39,7 +39,8 @@ impl Service {
                 return Ok(InFlight::begin_trial(instance.clone()));
             }
         }
-        self.pool.pick(&view, self.policy.balance, ask, &self.stats.turn, rng).map(|instance| InFlight::begin(instance.clone()))
+        let instance = self.pool.pick(&view, self.policy.balance, ask, &self.stats.turn, rng)?.clone();
+        Ok(if view.panic { InFlight::begin_in_panic(instance) } else { InFlight::begin(instance) })
     }
 
     /// How a request would be refused now, if it would: for those who ask without sending one.
@@ -77,7 +78,7 @@ impl Service {
                 self.stats.proven(now);
             }
             self.stats.changed();
-            self.stats.teller.tell(instance, Turn::Verdict(verdict));
+            self.stats.teller.tell(Subject::Instance(instance), Turn::Verdict(verdict));
         }
         news
     }

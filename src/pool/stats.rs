@@ -1,7 +1,7 @@
 //! Counts of a service, as atomics that the request path adds to and the admin endpoint reads.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outlier::EjectionCause;
@@ -33,6 +33,8 @@ pub struct ServiceStats {
     changes: AtomicU64,
     /// When a probe first found one of the instances up.
     proven_at: AtomicU64,
+    /// The last view was one of panic.
+    panic: AtomicBool,
     /// Held while an ejection is decided.
     pub(super) ejecting: Mutex<()>,
     pub(super) teller: Teller,
@@ -64,6 +66,11 @@ impl ServiceStats {
     /// After the change, so that whoever sees the new count sees the change too.
     pub(super) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Notes whether there is panic, and says whether there was.
+    pub(super) fn panics(&self, panic: bool) -> bool {
+        self.panic.swap(panic, Ordering::Relaxed)
     }
 
     pub(super) fn proven(&self, now: Moment) {

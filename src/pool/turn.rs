@@ -4,8 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{EjectionCause, Instance};
+use super::{EjectionCause, Instance, Service};
 use crate::model::Verdict;
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    Instance(&'a Instance),
+    Service(&'a Service),
+}
 
 /// A turn for the better or worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,23 +24,25 @@ pub enum Turn {
     },
     /// Its trial went well.
     Readmitted,
+    /// So few instances of a service are well that all are used that can be reached; or no longer so.
+    Panic(bool),
 }
 
 /// Handed to every service; says nothing unless somebody listens.
 #[derive(Clone, Default)]
 pub struct Teller(Option<Arc<Listener>>);
 
-type Listener = dyn Fn(&Instance, Turn) + Send + Sync;
+type Listener = dyn Fn(Subject<'_>, Turn) + Send + Sync;
 
 impl Teller {
     /// `listener` must not wait: requests call it.
-    pub fn new(listener: impl Fn(&Instance, Turn) + Send + Sync + 'static) -> Self {
+    pub fn new(listener: impl Fn(Subject<'_>, Turn) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listener)))
     }
 
-    pub(super) fn tell(&self, instance: &Instance, turn: Turn) {
+    pub(super) fn tell(&self, subject: Subject<'_>, turn: Turn) {
         if let Some(listener) = &self.0 {
-            listener(instance, turn);
+            listener(subject, turn);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::queue;
 use super::reply::Refusal;
 use crate::catalog::Snapshot;
 use crate::model::{Outcome, ServicePolicy};
-use crate::pool::{Ask, InFlight, Instance, Moment, PickError, Place, Service};
+use crate::pool::{Ask, InFlight, Instance, Moment, PickError, Place, Service, Why};
 use crate::routing::Route;
 
 /// One request from its route on. It keeps the service it found, so all attempts see the same pool.
@@ -331,6 +331,10 @@ impl Attempt {
 
     pub fn instance(&self) -> &Arc<Instance> {
         self.held.instance()
+    }
+
+    pub fn why(&self) -> Why {
+        self.held.why
     }
 
     pub fn is_connected(&self) -> bool {

@@ -51,6 +51,9 @@ pub fn explain(response: &mut ResponseHeader, ctx: &RequestCtx) {
         if let Some(instance) = running.or(forwarding.attempts.last().map(|a| &a.instance)) {
             put("x-pointsman-instance", instance.id.to_string());
         }
+        if let Some(word) = forwarding.current().and_then(|a| a.why().word()) {
+            put("x-pointsman-reason", word.to_owned());
+        }
         put("x-pointsman-attempts", (forwarding.attempts.len() + usize::from(running.is_some())).to_string());
     }
     if let Stage::Refused(refusal, _) = &ctx.stage {
