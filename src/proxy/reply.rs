@@ -191,4 +191,32 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())) && head.contains("connection: close"));
     }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        use Failure::*;
+        let upstream = [Refused, ConnectTimeout, Reset, Timeout, Invalid].map(Refusal::Upstream);
+        let ours = [
+            Refusal::Malformed("what"),
+            Refusal::Method,
+            Refusal::NoRoute,
+            Refusal::RegistryUnknown,
+            Refusal::SlowHead,
+            Refusal::SlowBody,
+            Refusal::TargetTooLong,
+            Refusal::HeadTooLarge,
+            Refusal::NoInstances,
+            Refusal::NoneHealthy,
+            Refusal::Overflow,
+            Refusal::Internal,
+        ];
+        let mut told: Vec<String> =
+            ours.iter().chain(&upstream).map(|r| format!("| {} | `{}` |", r.status(), r.reason())).collect();
+        let document = include_str!("../../docs/requests.md");
+        let rows = document.lines().filter(|row| row.starts_with("| 4") || row.starts_with("| 5"));
+        let mut documented: Vec<String> = rows.map(|row| row.split('|').take(3).collect::<Vec<_>>().join("|") + "|").collect();
+        told.sort();
+        documented.sort();
+        assert_eq!(documented, told);
+    }
 }
