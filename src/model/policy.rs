@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct ServicePolicy {
     pub balance: Balance,
     pub hash_on: Option<HashOn>,
+    /// Percent of its fair share that an instance may have in flight where picking goes by a key; `None`: no bound.
+    pub hash_bound: Option<u16>,
     pub probe: ProbePolicy,
     pub ejection: EjectionPolicy,
     pub retry: RetryPolicy,
@@ -26,6 +28,7 @@ impl Default for ServicePolicy {
         Self {
             balance: Balance::default(),
             hash_on: None,
+            hash_bound: None,
             probe: ProbePolicy::default(),
             ejection: EjectionPolicy::default(),
             retry: RetryPolicy::default(),

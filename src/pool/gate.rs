@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::health::Passive;
+use super::keyed::Keyed;
 use super::pick::Weights;
 use super::warmth::{self, Warmth};
 use super::{Instance, Moment, Service, Subject, Turn};
@@ -25,6 +26,10 @@ pub struct View {
     /// As places in the pool, in its order.
     pub(super) candidates: Vec<u32>,
     pub(super) weights: Weights,
+    /// Well, but of a tier or zone that is not needed now; only for requests that none of the candidates can take.
+    pub(super) spare: Vec<u32>,
+    /// For services that pick by a key.
+    pub(super) keyed: Option<Arc<Keyed>>,
     /// Ejected ones whose time is over: the next request to each is its trial.
     pub(super) trials: Vec<u32>,
     /// So few are well that all are used but those that nobody can reach.
@@ -125,7 +130,7 @@ impl Service {
             (Err(TryLockError::WouldBlock), Some(last)) => return last.clone(),
             (Err(TryLockError::WouldBlock), None) => None,
         };
-        let view = Arc::new(self.make_view(changes, now));
+        let view = Arc::new(self.make_view(last.as_deref(), changes, now));
         if making.is_some() {
             if self.stats.panics(view.panic) != view.panic {
                 self.stats.teller.tell(Subject::Service(self), Turn::Panic(view.panic));
@@ -135,7 +140,7 @@ impl Service {
         view
     }
 
-    fn make_view(&self, changes: u64, now: Moment) -> View {
+    fn make_view(&self, last: Option<&View>, changes: u64, now: Moment) -> View {
         let (mut trials, mut until) = (Vec::new(), now + VIEW_LASTS_MAX);
         // Admitted ones; and those that panic would use as well.
         let (mut admitted, mut reserve, mut unproven, mut n_judged) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
@@ -170,18 +175,30 @@ impl Service {
         }
         let weight = |(place, factor): (&u32, u32)| u32::from(self.pool.all()[*place as usize].standing.weight) * factor;
         let weights: Vec<u32> = candidates.iter().zip(factors).map(weight).collect();
-        View { changes, until, weights: Weights::new(&weights), candidates, trials, panic, n_warming }
+        let (spare, weights) = (Vec::new(), Weights::new(&weights));
+        // Making it may take milliseconds, and most of the time nothing has become of the candidates.
+        let same = last.filter(|last| last.candidates == candidates && last.weights == weights);
+        let keyed = match same {
+            Some(last) => last.keyed.clone(),
+            None => Keyed::of(self, &candidates, &weights),
+        };
+        View { changes, until, weights, candidates, spare, keyed, trials, panic, n_warming }
     }
 }
 
 impl View {
-    /// Those that may be picked, with the weight each has now, in hundredths of the declared one's unit.
+    /// Those that may be picked, with the weight that each has now beside the others.
     pub fn candidates<'a>(&'a self, service: &'a Service) -> impl ExactSizeIterator<Item = (&'a Arc<Instance>, u32)> + Clone {
         self.candidates.iter().enumerate().map(|(n, place)| (&service.pool.all()[*place as usize], self.weights.of(n)))
     }
 
     pub fn n_candidates(&self) -> usize {
         self.candidates.len()
+    }
+
+    /// The candidates, and those that are kept for when none of them will do.
+    pub fn reachable<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Instance>> {
+        self.candidates.iter().chain(&self.spare).map(|place| &service.pool.all()[*place as usize])
     }
 }
 
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn nobody_registered_and_nobody_well_are_told_apart() {
-        let (mut rng, ask) = (fastrand::Rng::with_seed(1), crate::pool::Ask { tried: &[], now: NOW });
+        let (mut rng, ask) = (fastrand::Rng::with_seed(1), crate::pool::Ask { now: NOW, ..Default::default() });
         let down = service(2);
         settle(&down, "DD", NOW);
         assert_eq!(down.pick(ask, &mut rng).unwrap_err(), PickError::NoneHealthy);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use super::latency::Latency;
 use super::{Health, Histogram, Moment};
 use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName};
 
@@ -73,6 +74,8 @@ pub struct InstanceState {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// The service's turn at which it was picked last.
     last_turn: AtomicU64,
+    /// How long its answers take of late.
+    pub(super) latency_now: Latency,
     /// Allocated by the first attempt: most of a large registry is idle on any one proxy.
     latency: OnceLock<Box<Histogram>>,
 }
@@ -86,6 +89,7 @@ impl InstanceState {
             in_flight: AtomicU32::new(0),
             outcomes: Default::default(),
             last_turn: AtomicU64::new(0),
+            latency_now: Latency::default(),
             latency: OnceLock::new(),
         }
     }

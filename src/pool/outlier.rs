@@ -234,7 +234,7 @@ mod tests {
     fn gets(service: &Service, n: usize, now: Moment) -> bool {
         let mut rng = fastrand::Rng::with_seed(1);
         let wanted = &service.pool.all()[n];
-        let held: Vec<_> = (0..50).map(|_| service.pick(Ask { tried: &[], now }, &mut rng).unwrap()).collect();
+        let held: Vec<_> = (0..50).map(|_| service.pick(Ask { now, ..Ask::default() }, &mut rng).unwrap()).collect();
         held.iter().any(|held| Arc::ptr_eq(held.instance(), wanted))
     }
 
@@ -245,10 +245,10 @@ mod tests {
         assert!(!gets(&service, 0, at(8_900)), "out for ten seconds, give or take one");
         let mut rng = fastrand::Rng::with_seed(1);
         let late = at(11_100);
-        let mut trial = service.pick(Ask { tried: &[], now: late }, &mut rng).unwrap();
+        let mut trial = service.pick(Ask { now: late, ..Ask::default() }, &mut rng).unwrap();
         assert!(Arc::ptr_eq(trial.instance(), &service.pool.all()[0]), "the next request is the trial");
         assert!(!gets(&service, 0, late), "and the only one");
-        service.answered(&mut trial, Outcome::Success, late);
+        service.answered(&mut trial, Outcome::Success, Duration::ZERO, late);
         assert_eq!(service.pool.all()[0].state.health.passive(), Passive::Ok);
         assert_eq!(service.view(late).n_warming, 1, "it comes back slowly");
         assert!(gets(&service, 0, at(22_000)));
@@ -261,7 +261,7 @@ mod tests {
         check(&service, 0, "ccc", 0);
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..3 {
-            let trial = service.pick(Ask { tried: &[], now: at(12_000) }, &mut rng).unwrap();
+            let trial = service.pick(Ask { now: at(12_000), ..Ask::default() }, &mut rng).unwrap();
             assert!(Arc::ptr_eq(trial.instance(), &service.pool.all()[0]));
             assert_eq!(trial.instance().state.health.passive(), Passive::HalfOpen);
         }
@@ -279,7 +279,7 @@ mod tests {
             let lasts = until.since(now);
             assert!(lasts >= expected.mul_f64(0.89) && lasts <= expected.mul_f64(1.11), "{n}: {lasts:?}, expected {expected:?}");
             now = until;
-            let mut trial = service.pick(Ask { tried: &[], now }, &mut rng).unwrap();
+            let mut trial = service.pick(Ask { now, ..Ask::default() }, &mut rng).unwrap();
             service.end_attempt(&mut trial, Outcome::ConnectFailed, None, now);
         }
         assert_eq!(forgiven(5, Duration::from_secs(29)), 3);
@@ -291,7 +291,7 @@ mod tests {
         let others = [0, 1, 3].map(|n| service.pool.all()[n].clone());
         let _busy: Vec<_> = others.iter().flat_map(|i| (0..3).map(|_| InFlight::begin(i.clone()))).collect();
         let mut rng = fastrand::Rng::with_seed(1);
-        let picks = (0..1000).map(|_| service.pick(Ask { tried: &[], now }, &mut rng).unwrap());
+        let picks = (0..1000).map(|_| service.pick(Ask { now, ..Ask::default() }, &mut rng).unwrap());
         picks.filter(|held| Arc::ptr_eq(held.instance(), &service.pool.all()[2])).count()
     }
 

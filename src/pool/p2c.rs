@@ -12,36 +12,44 @@ use super::pick::{Candidate, Draw};
 use super::{Moment, Strain};
 
 pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidate<'a>> {
-    let (first, now) = (draw.one(rng)?, draw.ask.now);
+    better_of_two(draw, rng, |other, best| is_better(other, best, draw.ask.now))
+}
+
+/// Of two distinct weighted draws. `is_better` is strict: a tie keeps the one that was drawn first.
+pub(super) fn better_of_two<'a>(
+    draw: &Draw<'a, '_>,
+    rng: &mut fastrand::Rng,
+    is_better: impl Fn(Candidate<'a>, Candidate<'a>) -> bool,
+) -> Option<Candidate<'a>> {
+    let first = draw.one(rng)?;
     if draw.n_candidates() <= SCANNED_MAX {
-        return Some(draw.usable().fold(first, |best, other| if is_better(other, best, now) { other } else { best }));
+        return Some(draw.usable().fold(first, |best, other| if is_better(other, best) { other } else { best }));
     }
     for _ in 0..REDRAWS_MAX {
         let second = draw.one(rng)?;
         if !Arc::ptr_eq(first.instance, second.instance) {
-            return Some(if is_better(second, first, now) { second } else { first });
+            return Some(if is_better(second, first) { second } else { first });
         }
     }
     Some(first)
 }
 
-/// Strictly: a tie keeps the one that was drawn first.
+/// By (in flight + 1) / weight.
 pub(super) fn is_better(other: Candidate<'_>, best: Candidate<'_>, now: Moment) -> bool {
     let (other_load, best_load) = (load(other, best, now), load(best, other, now));
-    let last_turn = |c: Candidate<'_>| c.instance.state.last_turn();
-    let older = || other.weight == best.weight && last_turn(other) < last_turn(best);
     if other_load == 0 && best_load == 0 {
-        return older();
+        return other.waited_longer(&best);
     }
     let cross = |load: u32, weight: u32| (u64::from(load) + 1) * u64::from(weight);
     match cross(other_load, best.weight).cmp(&cross(best_load, other.weight)) {
         Ordering::Less => true,
-        Ordering::Equal => older(),
+        Ordering::Equal => other.waited_longer(&best),
         Ordering::Greater => false,
     }
 }
 
-fn load(of: Candidate<'_>, rival: Candidate<'_>, now: Moment) -> u32 {
+/// In flight, or as if so many were, for who failed lately.
+pub(super) fn load(of: Candidate<'_>, rival: Candidate<'_>, now: Moment) -> u32 {
     let own = of.instance.state.in_flight();
     match of.instance.state.health.strain(now) {
         Strain::None => own,

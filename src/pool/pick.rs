@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::gate::View;
+use super::keyed::{self, Bound, Keyed};
 use super::service::Ask;
-use super::{Instance, least_conn, p2c, round_robin};
+use super::{Instance, Service, least_conn, p2c, peak_ewma, round_robin};
 use crate::model::{Balance, InstanceId, Lifecycle};
 
 /// Why no instance could be picked.
@@ -73,31 +74,6 @@ impl Pool {
         self.all.binary_search_by(|i| i.id.cmp(id)).ok().map(|at| &self.all[at])
     }
 
-    pub(super) fn pick<'a>(
-        &'a self,
-        view: &'a View,
-        balance: Balance,
-        ask: Ask<'_>,
-        turn: &AtomicU64,
-        rng: &mut fastrand::Rng,
-    ) -> Result<&'a Arc<Instance>, PickError> {
-        if view.candidates.is_empty() {
-            return Err(self.why_none());
-        }
-        let turn = turn.fetch_add(1, Ordering::Relaxed);
-        let draw = Draw { all: &self.all, view, ask };
-        let picked = match balance {
-            Balance::RoundRobin => round_robin::pick(&draw, turn),
-            Balance::Random => draw.one(rng),
-            Balance::LeastConn => least_conn::pick(&draw, rng),
-            // The remaining ones are not there yet; until then a policy that names them is served by the default.
-            _ => p2c::pick(&draw, rng),
-        };
-        let Candidate { instance, .. } = picked.ok_or_else(|| draw.why_none())?;
-        instance.state.picked(turn + 1);
-        Ok(instance)
-    }
-
     /// Nobody may be picked: is there nobody, or nobody well?
     pub(super) fn why_none(&self) -> PickError {
         let is_wanted = |i: &Arc<Instance>| i.standing.lifecycle == Lifecycle::Ready && i.standing.weight > 0;
@@ -105,9 +81,37 @@ impl Pool {
     }
 }
 
+impl Service {
+    /// By the service's way to pick, among those that the view lets through.
+    pub(super) fn choose<'a>(
+        &'a self,
+        view: &'a View,
+        ask: Ask<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Result<&'a Arc<Instance>, PickError> {
+        if view.candidates.is_empty() {
+            return Err(self.pool.why_none());
+        }
+        let turn = self.stats.turn.fetch_add(1, Ordering::Relaxed);
+        let draw = Draw { service: self, view, ask };
+        let picked = match (self.policy.balance, ask.key) {
+            (Balance::RoundRobin, _) => round_robin::pick(&draw, turn),
+            (Balance::Random, _) => draw.one(rng),
+            (Balance::LeastConn, _) => least_conn::pick(&draw, rng),
+            (Balance::PeakEwma, _) => peak_ewma::pick(&draw, rng),
+            (Balance::Hash | Balance::Maglev, Some(key)) => keyed::pick(&draw, key),
+            // A request that does not carry what is hashed belongs nowhere, so it goes where there is least to do.
+            (Balance::P2c | Balance::Hash | Balance::Maglev, _) => p2c::pick(&draw, rng),
+        };
+        let Candidate { instance, .. } = picked.or_else(|| draw.one_to_spare()).ok_or_else(|| draw.why_none())?;
+        instance.state.picked(turn + 1);
+        Ok(instance)
+    }
+}
+
 /// What a way to pick chooses from.
 pub(super) struct Draw<'a, 't> {
-    all: &'a [Arc<Instance>],
+    service: &'a Service,
     view: &'a View,
     pub ask: Ask<'t>,
 }
@@ -128,16 +132,43 @@ impl<'a> Draw<'a, '_> {
         &self.view.weights
     }
 
+    pub fn keyed(&self) -> Option<&'a Keyed> {
+        self.view.keyed.as_deref()
+    }
+
+    /// What an instance takes of which nothing is known yet.
+    pub fn mean_latency_us(&self) -> f32 {
+        self.service.stats.latency.read().map_or(0.0, |(us, _)| us)
+    }
+
+    /// What each may have in flight, if the service says so. Costs a look at all candidates.
+    pub fn bound(&self) -> Option<Bound> {
+        let percent = self.service.policy.hash_bound?;
+        let in_flight = (0..self.n_candidates()).map(|n| u64::from(self.candidate(n).instance.state.in_flight())).sum();
+        let weight = (0..self.n_candidates()).map(|n| u64::from(self.view.weights.of(n))).sum();
+        Some(Bound::new(percent, in_flight, weight))
+    }
+
     /// Those this request has not been at, and that have room.
     pub fn usable(&self) -> impl Iterator<Item = Candidate<'a>> + Clone {
         (0..self.n_candidates()).map(|n| self.candidate(n)).filter(|c| self.is_usable(c))
     }
 
-    fn candidate(&self, n: usize) -> Candidate<'a> {
-        Candidate { instance: &self.all[self.view.candidates[n] as usize], weight: self.view.weights.of(n) }
+    /// The least busy of those that other tiers and zones have to spare, for when none of the candidates can be used.
+    fn one_to_spare(&self) -> Option<Candidate<'a>> {
+        let all = self.service.pool.all();
+        let spare = self.view.spare.iter().map(|place| &all[*place as usize]);
+        let spare = spare.map(|instance| Candidate { instance, weight: u32::from(instance.standing.weight) });
+        let usable = spare.filter(|c| self.is_usable(c));
+        usable.reduce(|best, other| if p2c::is_better(other, best, self.ask.now) { other } else { best })
     }
 
-    fn is_usable(&self, Candidate { instance, .. }: &Candidate<'a>) -> bool {
+    pub fn candidate(&self, n: usize) -> Candidate<'a> {
+        let place = self.view.candidates[n] as usize;
+        Candidate { instance: &self.service.pool.all()[place], weight: self.view.weights.of(n) }
+    }
+
+    pub fn is_usable(&self, Candidate { instance, .. }: &Candidate<'a>) -> bool {
         !self.ask.tried.contains(&instance.state.generation) && instance.has_room()
     }
 
@@ -166,13 +197,22 @@ impl<'a> Draw<'a, '_> {
 
     /// There are candidates, but none of them can be used.
     fn why_none(&self) -> PickError {
-        let is_untried = |c: &Candidate<'_>| !self.ask.tried.contains(&c.instance.state.generation);
-        if (0..self.n_candidates()).any(|n| is_untried(&self.candidate(n))) { PickError::Full } else { PickError::AllTried }
+        let mut known =
+            self.view.candidates.iter().chain(&self.view.spare).map(|place| &self.service.pool.all()[*place as usize]);
+        let untried = known.any(|instance| !self.ask.tried.contains(&instance.state.generation));
+        if untried { PickError::Full } else { PickError::AllTried }
+    }
+}
+
+impl Candidate<'_> {
+    /// Neither is busy, both weigh the same, and this one's last turn was before the other's.
+    pub fn waited_longer(&self, than: &Self) -> bool {
+        self.weight == than.weight && self.instance.state.last_turn() < than.instance.state.last_turn()
     }
 }
 
 /// Where each candidate's share begins and ends.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Weights {
     /// The running sums divided by the weights' greatest common divisor; empty when all are equal.
     sums: Vec<u64>,
@@ -241,7 +281,7 @@ pub(super) mod tests {
     }
 
     pub fn ask(tried: &[u64]) -> Ask<'_> {
-        Ask { tried, now: NOW }
+        Ask { tried, now: NOW, ..Ask::default() }
     }
 
     pub fn instance(n: usize, weight: u16, lifecycle: Lifecycle) -> Arc<Instance> {
@@ -268,7 +308,7 @@ pub(super) mod tests {
         counts.into_values().collect()
     }
 
-    const OURS: [Balance; 4] = [Balance::P2c, Balance::LeastConn, Balance::Random, Balance::RoundRobin];
+    const OURS: [Balance; 5] = [Balance::P2c, Balance::PeakEwma, Balance::LeastConn, Balance::Random, Balance::RoundRobin];
 
     #[test]
     fn every_algorithm_honours_weights_on_idle_instances() {
@@ -313,7 +353,7 @@ pub(super) mod tests {
 
     #[test]
     fn load_aware_algorithms_avoid_the_busy_instance() {
-        for balance in [Balance::P2c, Balance::LeastConn] {
+        for balance in [Balance::P2c, Balance::PeakEwma, Balance::LeastConn] {
             let service = service(&[100; 10], balance);
             let all = service.pool.all();
             let busy: Vec<_> = (0..50).map(|_| InFlight::begin(all[3].clone())).collect();
@@ -328,7 +368,7 @@ pub(super) mod tests {
     #[test]
     fn at_low_concurrency_a_light_instance_still_gets_its_share_and_no_more() {
         // Two requests at a time over weights 100 and 10: neither all to the heavy one nor half and half.
-        for balance in [Balance::P2c, Balance::LeastConn] {
+        for balance in [Balance::P2c, Balance::PeakEwma, Balance::LeastConn] {
             let service = service(&[100, 10], balance);
             let (mut rng, mut light, mut previous) = (fastrand::Rng::with_seed(3), 0, None);
             for _ in 0..10_000 {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
-use super::{InFlight, Instance, Moment, PickError, Pool, ServiceStats, Subject, Turn};
-use crate::model::{Outcome, ServiceName, ServicePolicy, Verdict};
+use super::{InFlight, Instance, Key, Moment, PickError, Pool, ServiceStats, Subject, Turn};
+use crate::model::{Balance, Outcome, ServiceName, ServicePolicy, Verdict};
 
 /// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
 #[derive(Debug)]
@@ -18,10 +18,12 @@ pub struct Service {
 }
 
 /// What a pick has to go by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Ask<'a> {
     /// The generations of the instances this request has been at.
     pub tried: &'a [u64],
+    /// What `hash` and `maglev` go by; `None`: the request does not carry it.
+    pub key: Option<Key>,
     pub now: Moment,
 }
 
@@ -39,7 +41,7 @@ impl Service {
                 return Ok(InFlight::begin_trial(instance.clone()));
             }
         }
-        let instance = self.pool.pick(&view, self.policy.balance, ask, &self.stats.turn, rng)?.clone();
+        let instance = self.choose(&view, ask, rng)?.clone();
         Ok(if view.panic { InFlight::begin_in_panic(instance) } else { InFlight::begin(instance) })
     }
 
@@ -49,8 +51,13 @@ impl Service {
         (view.candidates.is_empty() && view.trials.is_empty()).then(|| self.pool.why_none())
     }
 
-    /// The head of an attempt's response is here: enough to end a trial well, however long the rest takes.
-    pub fn answered(&self, held: &mut InFlight, outcome: Outcome, now: Moment) {
+    /// The head of an attempt's response is here: enough to end a trial well, however long the rest takes. `took`: since
+    /// the instance was chosen.
+    pub fn answered(&self, held: &mut InFlight, outcome: Outcome, took: Duration, now: Moment) {
+        if self.policy.balance == Balance::PeakEwma && !outcome.is_failure() {
+            held.instance().state.latency_now.peak(took, now);
+            self.stats.latency.follow(took, now);
+        }
         if !outcome.is_gateway_failure() && held.conclude_trial() {
             self.readmit(held.instance(), now);
         }
@@ -61,6 +68,9 @@ impl Service {
         held.instance().state.count(outcome, took);
         if let Some(took) = took {
             self.stats.attempts.record(took);
+        }
+        if self.policy.balance == Balance::PeakEwma && outcome.is_failure() {
+            held.instance().state.latency_now.peak(took.unwrap_or_default().max(FAILURE_TAKES), now);
         }
         let trial = outcome != Outcome::ClientGone && held.conclude_trial();
         self.observe(held.instance(), outcome, trial, now);
@@ -86,7 +96,10 @@ impl Service {
     /// Whether a further attempt has somewhere to go: another one than those tried and the one just left.
     pub fn has_another(&self, tried: &[u64], left: u64, now: Moment) -> bool {
         let view = self.view(now);
-        let mut generations = view.candidates(self).map(|(instance, _)| instance.state.generation);
+        let mut generations = view.reachable(self).map(|instance| instance.state.generation);
         generations.any(|generation| generation != left && !tried.contains(&generation))
     }
 }
+
+/// A failure is as bad as an answer that took this long, however soon it came.
+const FAILURE_TAKES: Duration = Duration::from_secs(5);

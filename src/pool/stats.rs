@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::latency::Latency;
 use super::outlier::EjectionCause;
 use super::{Moment, Teller, Turnstile, Window};
 
@@ -17,6 +18,8 @@ pub struct ServiceStats {
     retries: [AtomicU64; RETRY_CAUSES.len()],
     /// Requests answered 503 because no instance could be picked.
     pub refused: AtomicU64,
+    /// How long answers take of late, on average.
+    pub(super) latency: Latency,
     /// Steps of `round_robin`, and the order in which instances were picked.
     pub(super) turn: AtomicU64,
     pub(super) ejections: [AtomicU64; EjectionCause::ALL.len()],

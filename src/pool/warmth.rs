@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::keyed::Keyed;
 use super::{Moment, Service};
 
 /// In hundredths of the declared weight, one for each candidate.
@@ -23,7 +24,8 @@ pub fn of(service: &Service, candidates: &[u32], now: Moment) -> Warmth {
     let none = |n| Warmth { factors: vec![FULL; n], n_warming: 0 };
     let n = candidates.len();
     // Where there is nobody to carry what the newcomer does not take yet, holding back helps no one.
-    if n < POOL_MIN || service.policy.slow_start.is_zero() {
+    // And a key's instance must be the same on every proxy, however long each has known it.
+    if n < POOL_MIN || service.policy.slow_start.is_zero() || Keyed::is_for(service.policy.balance) {
         return none(n);
     }
     let factors: Vec<u32> = candidates.iter().map(factor).collect();

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use super::arrival::Arrival;
 use super::head::RequestHead;
+use super::key::key;
 use super::queue;
 use super::reply::Refusal;
 use crate::catalog::Snapshot;
 use crate::model::{Outcome, ServicePolicy};
-use crate::pool::{Ask, InFlight, Instance, Moment, PickError, Place, Service, Why};
+use crate::pool::{Ask, InFlight, Instance, Key, Moment, PickError, Place, Service, Why};
 use crate::routing::Route;
 
 /// One request from its route on. It keeps the service it found, so all attempts see the same pool.
@@ -27,6 +29,8 @@ pub struct Forwarding {
     /// Which snapshot this was; another one now means that instances may have gone since.
     pub sequence: u64,
     pub attempts: Vec<AttemptRecord>,
+    /// For services that pick by one.
+    key: Option<Key>,
     tried: Vec<u64>,
     current: Option<Attempt>,
     /// Among the service's running requests. Declared behind `current`, so that it is given back after the instance.
@@ -105,10 +109,17 @@ pub enum Next {
 }
 
 impl Forwarding {
-    pub fn new(snapshot: &Snapshot, route: Arc<Route>, service: Option<Arc<Service>>, head: &RequestHead<'_>) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        route: Arc<Route>,
+        service: Option<Arc<Service>>,
+        head: &RequestHead<'_>,
+        arrival: &Arrival,
+    ) -> Self {
         let earlier = head.headers.get(ATTEMPT_FIELD).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u32>().ok());
         Self {
             route,
+            key: service.as_ref().and_then(|service| key(&service.policy, head, arrival)),
             service,
             revision: snapshot.revision,
             sequence: snapshot.sequence,
@@ -173,7 +184,7 @@ impl Forwarding {
         let again = self.attempts.last().filter(|last| !self.tried.contains(&last.instance.state.generation));
         let held = match again {
             Some(last) => InFlight::begin(last.instance.clone()),
-            None => match (service.pick(Ask { tried: &self.tried, now }, rng), self.last_failure) {
+            None => match (service.pick(Ask { tried: &self.tried, key: self.key, now }, rng), self.last_failure) {
                 (Ok(held), _) => held,
                 (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
                 (Err(PickError::Full), None) => return Err(Refusal::Overflow),
@@ -200,10 +211,11 @@ impl Forwarding {
     pub fn answered(&mut self, status: u16, pushes_back: bool) {
         if let (Some(attempt), Some(service)) = (&mut self.current, &self.service) {
             let now = Instant::now();
-            attempt.head = Some(now - attempt.started);
+            let took = now - attempt.started;
+            attempt.head = Some(took);
             attempt.status = status;
             attempt.pushes_back = pushes_back;
-            service.answered(&mut attempt.held, Outcome::of_status(status, pushes_back), Moment::of(now));
+            service.answered(&mut attempt.held, Outcome::of_status(status, pushes_back), took, Moment::of(now));
         }
     }
 
@@ -392,6 +404,7 @@ mod tests {
     use crate::catalog::{Catalog, Live};
     use crate::config::ClientLimits;
     use crate::model::{Address, Change, Event, InstanceId, InstanceSpec, Origin, PathMatch, RouteName, RouteSpec, ServiceName};
+    use crate::proxy::arrival::Trusted;
     use crate::proxy::head::{RawHead, Scheme};
     use crate::proxy::route::route;
     use std::time::SystemTime;
@@ -426,7 +439,9 @@ mod tests {
         let peer = "192.0.2.1:5000".parse().unwrap();
         let version = http::Version::HTTP_11;
         let raw = RawHead { method, target: b"/", authority: None, version, headers: &headers, peer, scheme: Scheme::Http };
-        route(&live.load(), &RequestHead::check(raw, &ClientLimits::default()).unwrap()).unwrap()
+        let head = RequestHead::check(raw, &ClientLimits::default()).unwrap();
+        let arrival = Arrival::of(peer, &headers, &Trusted::default(), &mut fastrand::Rng::with_seed(1));
+        route(&live.load(), &head, &arrival).unwrap()
     }
 
     fn begin<'a>(forwarding: &'a mut Forwarding, rng: &mut fastrand::Rng) -> &'a Attempt {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::path::plain_path;
@@ -97,6 +97,13 @@ impl<'a> RequestHead<'a> {
             Some(query) => format!("{}?{query}", self.path),
             None => self.path.clone().into_owned(),
         }
+    }
+
+    /// The first cookie of that name.
+    pub fn cookie(&self, name: &str) -> Option<&'a str> {
+        let fields = self.headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
+        let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 }
 

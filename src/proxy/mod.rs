@@ -15,6 +15,7 @@ mod arrival;
 mod attempt;
 mod forward;
 mod head;
+mod key;
 mod path;
 mod pingora;
 mod queue;

@@ -1,5 +1,6 @@
 //! Which route and service a request belongs to: asked once, of one snapshot.
 
+use super::arrival::Arrival;
 use super::attempt::Forwarding;
 use super::head::RequestHead;
 use super::reply::Refusal;
@@ -7,7 +8,7 @@ use crate::catalog::Snapshot;
 use crate::routing::Question;
 
 /// The way of a request through this proxy. A route to a service that does not exist (yet) is one without instances.
-pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>) -> Result<Forwarding, Refusal> {
+pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>, arrival: &Arrival) -> Result<Forwarding, Refusal> {
     let question = Question {
         host: &head.host,
         path: &head.path,
@@ -19,5 +20,5 @@ pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>) -> Result<Forwarding, 
     let unknown = if snapshot.registry_known { Refusal::NoRoute } else { Refusal::RegistryUnknown };
     let route = snapshot.routes.find(&question).ok_or(unknown)?;
     let service = snapshot.services.get(&route.spec.service).cloned();
-    Ok(Forwarding::new(snapshot, route.clone(), service, head))
+    Ok(Forwarding::new(snapshot, route.clone(), service, head, arrival))
 }

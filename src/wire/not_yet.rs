@@ -1,15 +1,12 @@
 //! What a policy may say and this version does not do yet. Whoever says it is told, instead of finding out.
 
-use crate::model::{Balance, ServicePolicy};
+use crate::model::ServicePolicy;
 
 use super::fields::Fields;
 
 /// Notes each field that differs from its default and has no effect. What is the default promises nothing.
 pub(super) fn note(policy: &ServicePolicy, fields: &Fields<'_>) {
     let default = ServicePolicy::default();
-    if matches!(policy.balance, Balance::PeakEwma | Balance::Maglev | Balance::Hash) {
-        fields.odd("balance", format!("{:?} {MESSAGE}; \"p2c\" is used", policy.balance.as_str()));
-    }
     let said = [
         ("probe", policy.probe != default.probe),
         ("sticky", policy.sticky != default.sticky),

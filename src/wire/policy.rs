@@ -26,12 +26,17 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
     let default = ServicePolicy::default();
     let balance = fields.or("balance", default.balance, one_of(&Balance::ALL, Balance::as_str));
     let hash_on = fields.optional("hash_on", hash_on);
-    if hash_on.is_some() && !matches!(balance, Balance::Maglev | Balance::Hash) {
-        fields.odd("hash_on", format!("is not used by balance {:?}, only by \"maglev\" and \"hash\"", balance.as_str()));
+    let hash_bound = fields.optional("hash_bound", number(BOUND_MIN..=BOUND_MAX));
+    let by_key = matches!(balance, Balance::Maglev | Balance::Hash);
+    for (key, said) in [("hash_on", hash_on.is_some()), ("hash_bound", hash_bound.is_some())] {
+        if said && !by_key {
+            fields.odd(key, format!("is not used by balance {:?}, only by \"maglev\" and \"hash\"", balance.as_str()));
+        }
     }
     let policy = ServicePolicy {
         balance,
         hash_on,
+        hash_bound,
         probe: probe(&mut fields.section_or_empty("probe")),
         ejection: ejection(&mut fields.section_or_empty("ejection")),
         retry: retry(&mut fields.section_or_empty("retry")),
@@ -227,6 +232,9 @@ fn is_token(name: &str) -> bool {
 }
 
 const PROBE_KINDS: [ProbeKind; 4] = [ProbeKind::Http, ProbeKind::Tcp, ProbeKind::Grpc, ProbeKind::None];
+/// At 100 percent an instance would have to be empty before it may have its part.
+const BOUND_MIN: u16 = 101;
+const BOUND_MAX: u16 = 1000;
 const BYTES_MAX: usize = 64 * 1024;
 /// More attempts than this only multiply an outage.
 const ATTEMPTS_MAX: u8 = 10;
@@ -321,10 +329,7 @@ mod tests {
         assert_eq!(odd(r#"{"balance":"least_conn","retry":{"attempts":2},"timeouts":{"idle":"1s"}}"#), [""; 0]);
         assert_eq!(
             odd(r#"{"balance":"maglev","sticky":{"cookie":"s"},"retry":{"budget_floor":9},"panic":"fail"}"#),
-            [
-                "balance: \"maglev\" has no effect yet in this version; \"p2c\" is used",
-                "sticky: has no effect yet in this version",
-            ]
+            ["sticky: has no effect yet in this version"]
         );
     }
 

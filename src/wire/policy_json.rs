@@ -15,6 +15,7 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
         "v": VERSION,
         "balance": policy.balance.as_str(),
         "hash_on": policy.hash_on.as_ref().map(show_hash_on),
+        "hash_bound": policy.hash_bound,
         "probe": {
             "kind": probe.kind.map(probe_kind),
             "path": probe.path,

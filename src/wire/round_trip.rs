@@ -103,7 +103,7 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
         HashOn::Path,
         HashOn::Client,
     ]);
-    let balance = (proptest::sample::select(Balance::ALL.to_vec()), of(hash_on));
+    let balance = (proptest::sample::select(Balance::ALL.to_vec()), of(hash_on), of(101..=1000u16));
     let panic = prop_oneof![(0..=100u8).prop_map(Panic::Below), Just(Panic::Fail)];
     let limits = (1..1_000_000u32, 0..1_000_000u32, some_time()).prop_map(|(in_flight, queue, queue_wait)| LimitPolicy {
         in_flight,
@@ -119,7 +119,7 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
     let traffic = (probe(), ejection(), retry(), timeouts(), limits, protection);
     (balance, traffic, some_time(), panic, of(sticky), of(tls), any::<bool>()).prop_map(
         |(
-            (balance, hash_on),
+            (balance, hash_on, hash_bound),
             (probe, ejection, retry, timeouts, limits, protection),
             slow_start,
             panic,
@@ -130,6 +130,7 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
             ServicePolicy {
                 balance,
                 hash_on,
+                hash_bound,
                 probe,
                 ejection,
                 retry,

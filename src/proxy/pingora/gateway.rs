@@ -321,7 +321,7 @@ impl Gateway {
         };
         let head = RequestHead::check(raw, &self.shared.limits)?;
         let way = Way {
-            forwarding: route(&self.live().load(), &head)?,
+            forwarding: route(&self.live().load(), &head, arrival)?,
             origin: Origin::of(&head),
             target: head.rewritten.then(|| head.origin_form()),
             is_grpc: head.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")),
