@@ -12,7 +12,7 @@ use super::services::by_name;
 use super::sources::{ProxyReading, RegistryReading, Sources};
 use super::{Reply, reply};
 use crate::catalog::Snapshot;
-use crate::pool::{Histogram, Instance, Moment, Out, Service};
+use crate::pool::{Histogram, Instance, Limbo, Moment, Out, Service};
 use crate::telemetry::{Exposition, Family, Format, ProcessReading, families};
 
 pub fn metrics(sources: Arc<Sources>, fields: &HeaderMap) -> Reply {
@@ -121,22 +121,28 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
     text.family(&families::INSTANCES);
     for service in &services {
         let mut counts = [0u64; STATES.len()];
-        service.pool.all().iter().for_each(|i| counts[state_of(service.admits(i, now))] += 1);
+        service.pool.all().iter().for_each(|i| counts[state_of(i, service.admits(i, now))] += 1);
         for (state, n) in STATES.into_iter().zip(counts) {
             text.sample(&[service.name.as_str(), state], n);
         }
         pass(text, out).await?;
     }
+    let is_protected = |i: &Arc<Instance>| i.standing.limbo == Some(Limbo::Together);
+    let protects = |s: &Service| u64::from(s.pool.all().iter().any(is_protected));
+    per_service(&families::REGISTRY_PROTECTION_ACTIVE, &services, text, out, protects).await?;
+    let n_limbo = |s: &Service| s.pool.all().iter().filter(|i| i.standing.limbo.is_some()).count() as u64;
+    per_service(&families::REGISTRY_LIMBO_INSTANCES, &services, text, out, n_limbo).await?;
     Ok(())
 }
 
 /// What becomes of an instance, in one word each; an instance has exactly one.
-const STATES: [&str; 6] = ["ready", "draining", "maintenance", "down", "ejected", "waiting"];
+const STATES: [&str; 7] = ["ready", "draining", "maintenance", "down", "ejected", "waiting", "limbo"];
 
 /// An index into `STATES`.
-fn state_of(admitted: Result<(), Out>) -> usize {
+fn state_of(instance: &Instance, admitted: Result<(), Out>) -> usize {
     match admitted {
-        Ok(()) => 0,
+        Ok(()) if instance.standing.limbo.is_none() => 0,
+        Ok(()) | Err(Out::Limbo) => 6,
         Err(Out::Draining) => 1,
         Err(Out::Maintenance) => 2,
         Err(Out::Down) => 3,

@@ -85,6 +85,8 @@ struct Counts {
     total: usize,
     eligible: usize,
     ready: usize,
+    /// Kept though the registry has them no more; not counted as ready.
+    limbo: usize,
     draining: usize,
     maintenance: usize,
 }
@@ -131,6 +133,7 @@ impl<'a> Summary<'a> {
         for instance in service.pool.all() {
             counts.eligible += usize::from(service.admits(instance, now).is_ok());
             match instance.standing.lifecycle {
+                Lifecycle::Ready if instance.standing.limbo.is_some() => counts.limbo += 1,
                 Lifecycle::Ready => counts.ready += 1,
                 Lifecycle::Draining => counts.draining += 1,
                 Lifecycle::Maintenance => counts.maintenance += 1,
@@ -163,11 +166,11 @@ impl<'a> InstanceView<'a> {
             address: spec.address.to_string(),
             resolved: standing.addr,
             weight: standing.weight,
-            state: standing.lifecycle.as_str(),
+            state: standing.word(),
             probe: state.health.verdict().as_str(),
             passive: state.health.passive().as_str(),
             eligible: service.admits(instance, now).is_ok(),
-            reason: service.reason(instance, now),
+            reason: service.reason(instance, now).or_else(|| standing.limbo.map(|limbo| limbo.words().to_owned())),
             in_flight: state.in_flight(),
             requests,
             failures,

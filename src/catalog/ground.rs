@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::names::Names;
-use crate::model::{Host, InstanceId, InstanceSpec, Origin, Override, ServiceName, ServicePolicy};
-use crate::pool::{Instance, InstanceState, Moment, Service, Standing};
+use super::protection::{Losses, Rules};
+use crate::model::{Host, InstanceId, InstanceSpec, Lifecycle, Origin, Override, ServiceName, ServicePolicy};
+use crate::pool::{Instance, InstanceState, Limbo, Moment, Service, Standing};
 
 #[derive(Debug, Default)]
 pub struct Ground {
@@ -17,12 +19,30 @@ pub struct Ground {
     /// Those that say a DNS name as their address.
     named: BTreeSet<InstanceId>,
     policies: BTreeMap<Origin, Arc<ServicePolicy>>,
+    losses: Losses,
+    /// As they were last told.
+    protects: bool,
+    limbo_end: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Declared {
     spec: Arc<InstanceSpec>,
     revision: u64,
+    /// It is declared no more, but kept.
+    limbo: Option<Limbo>,
+}
+
+/// What a look at the losses of a service came to.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// Who changes; `None` is the end.
+    pub changes: Vec<(InstanceId, Option<Limbo>)>,
+    /// When to look again, and when that was to be until now.
+    pub next_end: Option<Instant>,
+    pub last_end: Option<Instant>,
+    /// Protection began, for so many, or ended, with none.
+    pub turn: Option<usize>,
 }
 
 pub enum GroundChange {
@@ -38,14 +58,17 @@ impl Ground {
             GroundChange::Instance(id, spec) => {
                 let key = (id.clone(), origin);
                 match spec {
-                    Some(spec) => self.instances.insert(key, Declared { spec, revision }),
-                    None => self.instances.remove(&key),
-                };
-                if self.host_name(&id).is_some() {
-                    self.named.insert(id.clone());
-                } else {
-                    self.named.remove(&id);
+                    Some(spec) => {
+                        // Whoever declares it, it is not lost any more.
+                        self.losses.found(&id);
+                        self.forget_lost(&id);
+                        self.instances.insert(key, Declared { spec, revision, limbo: None });
+                    }
+                    None => {
+                        self.instances.remove(&key);
+                    }
                 }
+                self.note_name(&id);
                 Some(id)
             }
             GroundChange::Override(id, Some(value)) => {
@@ -64,6 +87,91 @@ impl Ground {
                 self.policies.remove(&origin);
                 None
             }
+        }
+    }
+
+    /// The registry lost what `origin` declared. It stays, in limbo, if nothing speaks against that; whether for long is for
+    /// `judge_losses` to say. `alive`: nobody found that it is dead.
+    pub fn lose(&mut self, origin: Origin, id: InstanceId, alive: bool, old: Option<&Service>, now: Instant) -> InstanceId {
+        let rules = Rules::of(&self.policy(old));
+        let alone = self.records(&id).count() == 1;
+        let is_wanted = |d: &Declared| d.limbo.is_some() || self.lifecycle(&id, d) != Lifecycle::Ready;
+        let is_clean = rules.are_off() || !alone || self.records(&id).any(is_wanted);
+        let key = (id, origin);
+        if !is_clean {
+            self.losses.lose(key.0.clone(), alive, now);
+        }
+        match self.instances.get_mut(&key) {
+            Some(declared) if alive && !is_clean => declared.limbo = Some(Limbo::Alone),
+            _ => drop(self.instances.remove(&key)),
+        }
+        self.note_name(&key.0);
+        key.0
+    }
+
+    /// It is dead. Whether it was in limbo until now.
+    pub fn let_go(&mut self, id: &InstanceId) -> bool {
+        let held = self.losses.let_go(id);
+        if held {
+            self.remove_lost(id);
+        }
+        held
+    }
+
+    /// What becomes of those in limbo now.
+    pub fn judge_losses(&mut self, old: Option<&Service>, now: Instant) -> Judged {
+        if self.losses.is_empty() && !self.protects && self.limbo_end.is_none() {
+            return Judged::default();
+        }
+        let rules = Rules::of(&self.policy(old));
+        let n_present = self.n_present();
+        let changes = self.losses.judge(n_present, rules, now);
+        for (id, limbo) in &changes {
+            match limbo {
+                Some(_) => self.instances.range_mut(Self::all_of(id)).for_each(|(_, declared)| declared.limbo = *limbo),
+                None => self.remove_lost(id),
+            }
+        }
+        let n_protected = self.losses.n_protected();
+        let turn = (std::mem::replace(&mut self.protects, n_protected > 0) != (n_protected > 0)).then_some(n_protected);
+        let next_end = self.losses.next_end(rules);
+        Judged { changes, next_end, last_end: std::mem::replace(&mut self.limbo_end, next_end), turn }
+    }
+
+    /// Those that are declared and may get requests.
+    fn n_present(&self) -> usize {
+        let mut last = None;
+        let in_force = self.instances.iter().filter(|((id, _), _)| last.replace(id) != Some(id));
+        in_force.filter(|((id, _), d)| d.limbo.is_none() && self.lifecycle(id, d) == Lifecycle::Ready).count()
+    }
+
+    fn lifecycle(&self, id: &InstanceId, declared: &Declared) -> Lifecycle {
+        self.overrides.get(id).and_then(|(value, _)| value.lifecycle).unwrap_or(declared.spec.lifecycle)
+    }
+
+    fn remove_lost(&mut self, id: &InstanceId) {
+        self.forget_lost(id);
+        self.note_name(id);
+    }
+
+    fn forget_lost(&mut self, id: &InstanceId) {
+        self.instances.extract_if(Self::all_of(id), |_, declared| declared.limbo.is_some()).for_each(drop);
+    }
+
+    /// Everybody's record of it.
+    fn records(&self, id: &InstanceId) -> impl Iterator<Item = &Declared> {
+        self.instances.range(Self::all_of(id)).map(|(_, declared)| declared)
+    }
+
+    fn all_of(id: &InstanceId) -> RangeInclusive<(InstanceId, Origin)> {
+        (id.clone(), Origin::File)..=(id.clone(), Origin::Source(u8::MAX))
+    }
+
+    fn note_name(&mut self, id: &InstanceId) {
+        if self.host_name(id).is_some() {
+            self.named.insert(id.clone());
+        } else {
+            self.named.remove(id);
         }
     }
 
@@ -140,7 +248,6 @@ impl Ground {
         let spec = &declared.spec;
         let ruling = self.overrides.get(id);
         let said = ruling.map(|(value, _)| value);
-        let lifecycle = said.and_then(|o| o.lifecycle);
         let addr = spec.address.socket_addr().or_else(|| match &spec.address.host {
             Host::Name(name) => names.get(name).map(|ip| SocketAddr::new(ip, spec.address.port)),
             Host::Ip(_) => None,
@@ -148,7 +255,8 @@ impl Ground {
         Standing {
             addr,
             weight: said.and_then(|o| o.weight).unwrap_or(spec.weight),
-            lifecycle: lifecycle.unwrap_or(spec.lifecycle),
+            lifecycle: self.lifecycle(id, declared),
+            limbo: declared.limbo,
             overridden: ruling.is_some(),
             revision: ruling.map_or(declared.revision, |(_, revision)| declared.revision.max(*revision)),
         }

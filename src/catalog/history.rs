@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
-use crate::model::{Origin, RouteName, RouteSpec, Verdict};
-use crate::pool::{Instance, Service, Subject, Turn};
+use crate::model::{Origin, RouteName, RouteSpec, ServiceName, Verdict};
+use crate::pool::{Instance, Limbo, Service, Subject, Turn};
 
 pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
 
@@ -72,14 +72,38 @@ impl History {
         }
     }
 
-    pub(super) fn instance(&self, was: Option<&Instance>, is: Option<&Instance>, revision: u64, at: SystemTime) {
+    /// `why`: in words, where it is not plain.
+    pub(super) fn instance(
+        &self,
+        was: Option<&Instance>,
+        is: Option<&Instance>,
+        why: Option<&str>,
+        revision: u64,
+        at: SystemTime,
+    ) {
+        let in_limbo = |instance: &Instance| instance.standing.limbo.is_some();
         let (kind, instance, detail) = match (was, is) {
             (None, Some(is)) => ("instance_added", is, describe(is)),
+            (Some(was), Some(is)) if in_limbo(is) && !in_limbo(was) => ("instance_limbo", is, describe(is)),
+            (Some(was), Some(is)) if in_limbo(was) && !in_limbo(is) => ("instance_returned", is, describe(is)),
             (Some(_), Some(is)) => ("instance_changed", is, describe(is)),
+            (Some(was), None) if in_limbo(was) => ("instance_dropped", was, why.unwrap_or_default().to_owned()),
             (Some(was), None) => ("instance_gone", was, format!("{} left", was.spec.address)),
             (None, None) => return,
         };
         self.add(at, revision, kind, format!("{}/{}", instance.service, instance.id), detail);
+    }
+
+    /// Removal protection begins to hold instances of a service, or holds none any more.
+    pub(super) fn protection(&self, service: &ServiceName, n_held: usize, revision: u64, at: SystemTime) {
+        let (kind, detail) = if n_held > 0 {
+            warn!(%service, n_held, "Many instances vanished at once and nobody deleted them; they are used while their probes pass");
+            ("protection_begun", format!("{n_held} instances vanished at once and are held in limbo"))
+        } else {
+            info!(%service, "No instance is held by removal protection any more");
+            ("protection_ended", String::new())
+        };
+        self.add(at, revision, kind, service.to_string(), detail);
     }
 
     /// What became of the health of an instance or a service. Rare, so it is logged here, where the words are.
@@ -112,6 +136,7 @@ impl History {
                 }
                 (verdict_kind(verdict), said)
             }
+            Turn::ProbeFailed => return,
             Turn::Ejected { cause, lasts } => {
                 warn!(%service, instance = %id, cause = cause.as_str(), ?lasts, "Instance ejected");
                 ("instance_ejected", format!("{} for {:.1} s", cause.words(), lasts.as_secs_f64()))
@@ -140,8 +165,8 @@ fn verdict_kind(verdict: Verdict) -> &'static str {
 
 fn describe(instance: &Instance) -> String {
     let standing = instance.standing;
-    let reason = instance.reason().map(|r| format!(", {r}")).unwrap_or_default();
-    format!("{} {}, weight {}{reason}", instance.spec.address, standing.lifecycle, standing.weight)
+    let reason = instance.reason().or(standing.limbo.map(Limbo::words)).map(|r| format!(", {r}")).unwrap_or_default();
+    format!("{} {}, weight {}{reason}", instance.spec.address, standing.word(), standing.weight)
 }
 
 /// A first list may bring more changes than are kept.

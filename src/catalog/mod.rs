@@ -2,16 +2,20 @@
 //!
 //! 1. `run` takes the events that are waiting (how many at once is for `Pace` to say).
 //! 2. `Catalog::apply` compares them with the ground state and makes successors of the services that are named.
-//! 3. It stores one new `Snapshot` in `Live`, and says what changed: who must be probed, whose idle connections must close.
+//! 3. Whom the registry lost without anybody deleting it is held in limbo (`protection`), until it is declared again, a probe
+//!    of it fails (`failures`) or its time is over.
+//! 4. It stores one new `Snapshot` in `Live`, and says what changed: who must be probed, whose idle connections must close.
 //!
 //! Invariants: only this folder stores in `Live`; a service that no event names stays the same `Arc`; the revision never
 //! goes back while the registry stays the same one; nothing is ever cleared to be filled again. No sockets, no clock: `now` is handed in.
 
+mod failures;
 mod ground;
 mod history;
 mod live;
 mod names;
 mod pace;
+mod protection;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
+use failures::{Failed, Failures};
 use ground::{Ground, Remembered};
 pub use history::{Happening, History};
 pub use live::Live;
@@ -28,8 +33,8 @@ use names::Names;
 use pace::Pace;
 pub use snapshot::Snapshot;
 
-use crate::model::{Change, Event, InstanceId, Origin, ServiceName};
-use crate::pool::{Instance, Pool, Service, ServiceStats, Teller};
+use crate::model::{Change, Event, InstanceId, Origin, ServiceName, Verdict};
+use crate::pool::{Instance, Pool, Service, ServiceStats, Subject, Teller, Turn};
 use crate::routing::RouteBook;
 
 /// What one `apply` did.
@@ -72,22 +77,34 @@ pub struct Catalog {
     remembered: Remembered,
     /// When overrides end, and of which service. An entry may have become pointless; then nothing comes of it.
     expiries: BTreeSet<(SystemTime, ServiceName)>,
+    /// When the next one's time in limbo ends, of each service.
+    limbo_ends: BTreeSet<(Instant, ServiceName)>,
+    failures: Arc<Failures>,
     next_generation: u64,
 }
 
 impl Catalog {
     pub fn new(live: Arc<Live>, history: Arc<History>) -> Self {
-        let told = history.clone();
+        let (failures, told) = (Arc::new(Failures::default()), history.clone());
+        let noted = failures.clone();
+        let teller = Teller::new(move |subject, turn| {
+            if let (Subject::Instance(instance), Turn::ProbeFailed | Turn::Verdict(Verdict::Down)) = (subject, turn) {
+                noted.note(instance);
+            }
+            told.turn(subject, turn);
+        });
         Self {
             live,
             history,
-            teller: Teller::new(move |subject, turn| told.turn(subject, turn)),
+            teller,
             ground: HashMap::new(),
             unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),
             names: Names::default(),
             remembered: Remembered::default(),
             expiries: BTreeSet::new(),
+            limbo_ends: BTreeSet::new(),
+            failures,
             next_generation: 1,
         }
     }
@@ -110,7 +127,7 @@ impl Catalog {
                 applied.revision = event.revision;
             }
             for change in event.changes {
-                self.absorb(event.origin, event.revision, change, &mut touched, &mut routes);
+                self.absorb(&previous, (event.origin, event.revision, now), change, &mut touched, &mut routes);
             }
         }
         for resolution in resolutions {
@@ -126,6 +143,8 @@ impl Catalog {
             let expired = self.ground.get_mut(&service).map(|g| g.expire(wall)).unwrap_or_default();
             touched.entry(service).or_default().extend(expired);
         }
+        let mut telling = Telling { left: history::TOLD_AT_ONCE_MAX, why: self.failures.take() };
+        self.judge_losses(&previous, &mut touched, &mut telling, (now, wall));
 
         let registry_known = self.unheard.is_empty();
         let mut next = Snapshot { registry_known, ..Snapshot::succeed(&previous, applied.revision) };
@@ -133,9 +152,8 @@ impl Catalog {
             self.history.routes(&routes, applied.revision, wall);
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));
         }
-        let mut tell = history::TOLD_AT_ONCE_MAX;
         for (name, ids) in touched {
-            self.rebuild(&name, ids, &mut next, &mut applied, &mut tell, (now, wall));
+            self.rebuild(&name, ids, &mut next, &mut applied, &mut telling, (now, wall));
             applied.services.insert(name);
         }
         self.remembered.forget(now);
@@ -144,22 +162,34 @@ impl Catalog {
         applied
     }
 
-    /// When `apply` must be called even if nothing happens: an override ends.
-    pub fn next_expiry(&self) -> Option<SystemTime> {
-        self.expiries.first().map(|(at, _)| *at)
+    /// After what time `apply` must be called even if nothing happens: an override ends, or somebody's time in limbo.
+    pub fn next_expiry(&self, now: Instant, wall: SystemTime) -> Option<Duration> {
+        let expiry = self.expiries.first().map(|(at, _)| at.duration_since(wall).unwrap_or_default());
+        let limbo_end = self.limbo_ends.first().map(|(at, _)| at.saturating_duration_since(now));
+        expiry.into_iter().chain(limbo_end).min()
     }
 
     fn absorb(
         &mut self,
-        origin: Origin,
-        revision: u64,
+        previous: &Snapshot,
+        (origin, revision, now): (Origin, u64, Instant),
         change: Change,
         touched: &mut Touched,
         routes: &mut Vec<history::RouteChange>,
     ) {
         let (service, ground_change) = match change {
             Change::Instance { service, id, spec } => (service, ground::GroundChange::Instance(id, Some(Arc::new(spec)))),
-            Change::InstanceGone { service, id, departure: _ } => (service, ground::GroundChange::Instance(id, None)),
+            Change::InstanceGone { service, id, departure } if departure.is_clean() => {
+                (service, ground::GroundChange::Instance(id, None))
+            }
+            Change::InstanceGone { service, id, .. } => {
+                let Some(ground) = self.ground.get_mut(&service) else { return };
+                let old = previous.services.get(service.as_str()).map(|old| &**old);
+                let is_alive = old.is_some_and(|old| old.pool.get(&id).is_some_and(|i| !old.is_known_dead(i)));
+                let id = ground.lose(origin, id, is_alive, old, now);
+                touched.entry(service).or_default().insert(id);
+                return;
+            }
             Change::Override { service, id, value } => {
                 self.expiries.extend(value.as_ref().and_then(|o| o.until).map(|until| (until, service.clone())));
                 (service, ground::GroundChange::Override(id, value))
@@ -176,6 +206,46 @@ impl Catalog {
         touched.entry(service).or_default().extend(id);
     }
 
+    /// Lets go of those that were found dead and those whose time is over, and says when protection begins and ends.
+    fn judge_losses(
+        &mut self,
+        previous: &Snapshot,
+        touched: &mut Touched,
+        telling: &mut Telling,
+        (now, wall): (Instant, SystemTime),
+    ) {
+        telling.why.retain(|(service, id), said| {
+            *said = format!("a probe of it failed: {said}");
+            self.ground.get_mut(service).is_some_and(|ground| ground.let_go(id))
+        });
+        for (service, id) in telling.why.keys() {
+            touched.entry(service.clone()).or_default().insert(id.clone());
+        }
+        for (_, service) in self.limbo_ends.iter().take_while(|(at, _)| *at <= now) {
+            touched.entry(service.clone()).or_default();
+        }
+        for (service, ids) in touched {
+            let Some(ground) = self.ground.get_mut(service) else { continue };
+            let old = previous.services.get(service.as_str());
+            let judged = ground.judge_losses(old.map(|old| &**old), now);
+            if judged.next_end != judged.last_end {
+                if let Some(end) = judged.last_end {
+                    self.limbo_ends.remove(&(end, service.clone()));
+                }
+                self.limbo_ends.extend(judged.next_end.map(|end| (end, service.clone())));
+            }
+            for (id, limbo) in judged.changes {
+                if limbo.is_none() {
+                    telling.why.insert((service.clone(), id.clone()), "its time in limbo is over".to_owned());
+                }
+                ids.insert(id);
+            }
+            if let Some(n_held) = judged.turn {
+                self.history.protection(service, n_held, previous.revision, wall);
+            }
+        }
+    }
+
     /// Makes the successor of one service and notes what became of the instances that were touched.
     fn rebuild(
         &mut self,
@@ -183,7 +253,7 @@ impl Catalog {
         ids: BTreeSet<InstanceId>,
         next: &mut Snapshot,
         applied: &mut Applied,
-        tell: &mut usize,
+        telling: &mut Telling,
         (now, wall): (Instant, SystemTime),
     ) {
         let old = next.services.get(name.as_str()).cloned();
@@ -207,9 +277,17 @@ impl Catalog {
                     applied.retired.push(before.state.generation);
                 }
             }
-            if *tell > 0 {
-                *tell -= 1;
-                self.history.instance(before.map(|b| &**b), after.as_deref(), applied.revision, wall);
+            let in_limbo = |i: &Instance| i.standing.limbo.is_some();
+            let is_in_limbo = after.as_deref().is_some_and(in_limbo);
+            if let Some(known) = before.or(after.as_ref())
+                && before.is_some_and(|b| in_limbo(b)) != is_in_limbo
+            {
+                self.failures.concern(known.state.generation, is_in_limbo);
+            }
+            if telling.left > 0 {
+                telling.left -= 1;
+                let why = telling.why.get(&(name.clone(), id.clone())).map(String::as_str);
+                self.history.instance(before.map(|b| &**b), after.as_deref(), why, applied.revision, wall);
             }
             edits.push((id, after));
         }
@@ -230,6 +308,14 @@ impl Catalog {
 /// Which services a swap is about, and which of their instances; none when only the policy is.
 type Touched = BTreeMap<ServiceName, BTreeSet<InstanceId>>;
 
+/// What the history is told of one swap.
+struct Telling {
+    /// How many more instances.
+    left: usize,
+    /// Of those that leave limbo, in words.
+    why: Failed,
+}
+
 /// The loop around the catalog. `on_applied` is told after each swap; it must not wait.
 pub async fn run(
     mut catalog: Catalog,
@@ -238,13 +324,14 @@ pub async fn run(
     mut on_applied: impl FnMut(Applied, Took),
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut pace = Pace::default();
+    let (mut pace, failures) = (Pace::default(), catalog.failures.clone());
     loop {
-        let expiry = catalog.next_expiry().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let expiry = catalog.next_expiry(Instant::now(), SystemTime::now());
         let mut waiting = (Vec::new(), Vec::new());
         tokio::select! {
             n = events.recv_many(&mut waiting.0, TAKEN_AT_ONCE) => if n == 0 { return },
             n = resolutions.recv_many(&mut waiting.1, TAKEN_AT_ONCE) => if n == 0 { return },
+            () = failures.noted() => {}
             () = tokio::time::sleep(expiry.unwrap_or(FAR)) => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }

@@ -1,7 +1,7 @@
 //! What the catalog promises, told with values.
 
 use super::*;
-use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, PathMatch, RouteName, RouteSpec};
+use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, PathMatch, RouteName, RouteSpec, Verdict};
 use crate::pool::Moment;
 use crate::pool::Pool;
 
@@ -48,7 +48,7 @@ impl World {
     fn pool(&self, service: &str) -> Vec<String> {
         let show = |i: &Arc<crate::pool::Instance>| {
             let addr = i.standing.addr.map_or("?".into(), |a| a.to_string());
-            format!("{} {addr} {} {}", i.id, i.standing.weight, i.standing.lifecycle)
+            format!("{} {addr} {} {}", i.id, i.standing.weight, i.standing.word())
         };
         self.live.load().services.get(service).map_or(vec![], |s| s.pool.all().iter().map(show).collect())
     }
@@ -74,6 +74,10 @@ fn weigh(service: &str, instance: &str, address: &str, weight: u16) -> Change {
 
 fn gone(service: &str, instance: &str) -> Change {
     Change::InstanceGone { service: name(service), id: id(instance), departure: Departure::Deleted }
+}
+
+fn lost(service: &str, instance: &str) -> Change {
+    Change::InstanceGone { service: name(service), id: id(instance), departure: Departure::Expired }
 }
 
 fn rule(service: &str, instance: &str, value: Option<Override>) -> Change {
@@ -136,11 +140,11 @@ fn an_override_wins_survives_a_new_registration_and_ends_in_time() {
     world.apply(vec![put("s", "a", "10.0.0.1:80")]);
     assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 draining"]);
 
-    assert_eq!(world.catalog.next_expiry(), Some(until));
+    assert_eq!(world.catalog.next_expiry(world.now, world.wall), Some(Duration::from_secs(60)));
     world.pass(Duration::from_secs(60));
     world.catalog.apply(vec![], vec![], world.now, world.wall);
     assert_eq!(world.pool("s"), ["a 10.0.0.1:80 100 ready"]);
-    assert_eq!(world.catalog.next_expiry(), None);
+    assert_eq!(world.catalog.next_expiry(world.now, world.wall), None);
 
     world.apply(vec![rule("s", "a", Some(Override { weight: Some(7), ..Override::default() }))]);
     assert_eq!(world.pool("s"), ["a 10.0.0.1:80 7 ready"]);
@@ -234,6 +238,130 @@ fn only_our_own_prefix_moves_the_revision_and_all_must_be_heard_of() {
     assert_eq!(seen(&world), (2, false));
     assert_eq!(world.apply_of(Origin::Source(0), vec![put("s", "a", "10.0.0.1:80")]).revision, 2);
     assert_eq!(seen(&world), (2, true));
+}
+
+/// A service of so many instances, `i0` and on, that probes found up; then its registry loses the first ones.
+fn losing(n: usize, n_lost: usize) -> World {
+    let mut world = World::new();
+    world.apply((0..n).map(|n| put("s", &format!("i{n}"), &format!("10.0.0.{n}:80"))).collect());
+    let service = world.service("s");
+    for instance in service.pool.all() {
+        service.settle(instance, Verdict::Up, true, "status 200", Moment::of(world.now));
+    }
+    for n in 0..n_lost {
+        world.apply(vec![lost("s", &format!("i{n}"))]);
+        world.pass(Duration::from_millis(100));
+    }
+    world
+}
+
+impl World {
+    fn look(&mut self) -> Applied {
+        self.catalog.apply(vec![], vec![], self.now, self.wall)
+    }
+
+    /// How many instances there are, how many of them in limbo, and how many may be picked.
+    fn counts(&self) -> [usize; 3] {
+        let live = self.live.load();
+        let Some(service) = live.services.get("s") else { return [0; 3] };
+        let n_limbo = service.pool.all().iter().filter(|i| i.standing.limbo.is_some()).count();
+        [service.pool.all().len(), n_limbo, service.n_admitted(Moment::of(self.now))]
+    }
+
+    fn happened(&self, kind: &str) -> Vec<String> {
+        let of_kind = self.catalog.history.recent().into_iter().filter(|h| h.kind == kind);
+        of_kind.map(|h| format!("{} {}", h.subject, h.detail)).collect()
+    }
+}
+
+#[test]
+fn many_that_vanish_at_once_stay_in_use_and_those_that_return_go_on_where_they_were() {
+    let mut world = losing(10, 4);
+    assert_eq!(world.counts(), [10, 4, 10]);
+    assert_eq!(world.happened("protection_begun"), ["s 4 instances vanished at once and are held in limbo"]);
+    let generations = |w: &World| w.service("s").pool.all().iter().map(|i| i.state.generation).collect::<Vec<_>>();
+    let before = generations(&world);
+    world.pass(Duration::from_secs(500));
+    world.look();
+    assert_eq!(world.counts(), [10, 4, 10]);
+
+    world.apply((0..4).map(|n| put("s", &format!("i{n}"), &format!("10.0.0.{n}:80"))).collect());
+    assert_eq!((world.counts(), generations(&world)), ([10, 0, 10], before));
+    assert_eq!((world.happened("instance_returned").len(), world.happened("protection_ended").len()), (4, 1));
+    world.pass(Duration::from_secs(500));
+    assert_eq!((world.look().services.len(), world.counts()), (0, [10, 0, 10]), "nothing is left of it");
+}
+
+#[test]
+fn whoever_is_in_limbo_is_dropped_by_one_failed_probe_or_when_its_time_is_over() {
+    let mut world = losing(10, 5);
+    let service = world.service("s");
+    service.probe_failed(&service.pool.all()[0], "connection refused");
+    service.probe_failed(&service.pool.all()[9], "connection refused");
+    service.settle(&service.pool.all()[1], Verdict::Down, false, "status 500", Moment::of(world.now));
+    let retired = [0, 1].map(|n| service.pool.all()[n].state.generation);
+    assert_eq!(world.look().retired, retired);
+    assert_eq!(world.counts(), [8, 3, 8], "one that is declared has the patience of its service");
+    assert_eq!(world.happened("instance_dropped")[0], "s/i0 a probe of it failed: connection refused");
+
+    let end = world.catalog.next_expiry(world.now, world.wall).unwrap();
+    assert!(end > Duration::from_secs(590) && end <= Duration::from_secs(600), "{end:?}");
+    world.pass(end);
+    world.look();
+    assert_eq!(world.counts(), [7, 2, 7]);
+    assert_eq!(world.happened("instance_dropped")[2], "s/i2 its time in limbo is over");
+    world.pass(Duration::from_secs(1));
+    world.look();
+    assert_eq!((world.counts(), world.happened("protection_ended").len()), ([5, 0, 5], 1));
+}
+
+#[test]
+fn what_somebody_wanted_is_done_at_once() {
+    let deleted = |mut world: World| {
+        world.apply((0..10).map(|n| gone("s", &format!("i{n}"))).collect());
+        world.counts()
+    };
+    assert_eq!(deleted(losing(10, 0)), [0, 0, 0]);
+
+    let mut drained = losing(10, 0);
+    let drain = Override { lifecycle: Some(Lifecycle::Draining), ..Override::default() };
+    drained.apply((0..10).map(|n| rule("s", &format!("i{n}"), Some(drain.clone()))).collect());
+    drained.apply((0..10).map(|n| lost("s", &format!("i{n}"))).collect());
+    assert_eq!(drained.counts(), [0, 0, 0]);
+
+    let mut off = losing(10, 5);
+    let mut policy = crate::model::ServicePolicy::default();
+    policy.protection.percent = 100;
+    off.apply(vec![Change::Policy { service: name("s"), policy: Some(Box::new(policy)) }]);
+    assert_eq!(off.counts(), [5, 0, 5], "the operator believes the registry");
+    off.apply(vec![lost("s", "i5"), lost("s", "i6")]);
+    assert_eq!(off.counts(), [3, 0, 3]);
+}
+
+#[test]
+fn who_was_known_to_be_dead_is_not_held() {
+    let mut world = losing(10, 0);
+    let service = world.service("s");
+    service.settle(&service.pool.all()[0], Verdict::Down, false, "connection refused", Moment::of(world.now));
+    world.apply(vec![lost("s", "i0"), lost("s", "i1")]);
+    assert_eq!(world.counts(), [9, 1, 9]);
+    assert_eq!(world.happened("protection_begun").len(), 0);
+    world.pass(Duration::from_secs(30));
+    world.look();
+    assert_eq!(world.counts(), [8, 0, 8]);
+}
+
+#[test]
+fn another_record_of_the_same_instance_needs_no_limbo() {
+    let mut world = losing(2, 0);
+    world.apply_of(Origin::Source(0), vec![put("s", "i0", "10.0.0.7:80")]);
+    world.apply(vec![lost("s", "i0")]);
+    assert_eq!(world.pool("s"), ["i0 10.0.0.7:80 100 ready", "i1 10.0.0.1:80 100 ready"]);
+    world.apply(vec![lost("s", "i1")]);
+    assert_eq!(world.pool("s")[1], "i1 10.0.0.1:80 100 limbo");
+    world.apply_of(Origin::Source(0), vec![put("s", "i1", "10.0.0.8:80")]);
+    assert_eq!(world.pool("s")[1], "i1 10.0.0.8:80 100 ready");
+    assert_eq!(world.catalog.next_expiry(world.now, world.wall), None);
 }
 
 #[test]

@@ -38,8 +38,17 @@ pub enum Change {
 /// How an instance's record went away, as far as the source can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// A DELETE was seen in the watch. Whether its lease ended is not in the event.
+    /// Somebody deleted it: its lease lives on, or it had none.
     Deleted,
+    /// Its lease ended, or nobody could say that it did not.
+    Expired,
     /// It was missing from a list.
     Unlisted,
+}
+
+impl Departure {
+    /// Somebody wanted it.
+    pub fn is_clean(self) -> bool {
+        self == Self::Deleted
+    }
 }

@@ -114,6 +114,13 @@ impl Default for ProbePolicy {
     }
 }
 
+impl ProbePolicy {
+    /// Somebody finds out by probing whether instances live.
+    pub fn is_on(&self) -> bool {
+        self.kind != Some(ProbeKind::None)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeKind {
     Http,
@@ -232,6 +239,7 @@ pub struct StickyPolicy {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtectionPolicy {
+    /// More than this share of a service has to vanish; 100 turns protection off.
     pub percent: u8,
     pub window: Duration,
     pub limbo: Duration,

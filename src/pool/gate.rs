@@ -14,7 +14,7 @@ use super::keyed::Keyed;
 use super::pick::Weights;
 use super::warmth::{self, Warmth};
 use super::{Instance, Moment, Service, Subject, Turn};
-use crate::model::{Lifecycle, Panic, ProbeKind, Verdict};
+use crate::model::{Lifecycle, Panic, Verdict};
 
 /// Who may be picked now, and with which weight.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub enum Out {
     Down,
     /// New in a service that is known to work, and not yet probed.
     Unproven,
+    /// The registry lost it before a probe found it up.
+    Limbo,
     Ejected(Moment),
     HalfOpen,
 }
@@ -76,10 +78,12 @@ impl Service {
             return Err(Out::Unresolved);
         }
         let health = &instance.state.health;
-        if self.policy.probe.kind != Some(ProbeKind::None) {
+        if self.policy.probe.is_on() {
             match health.verdict() {
                 Verdict::Up => {}
                 Verdict::Down => return Err(Out::Down),
+                // Neither the registry nor a probe speaks for it.
+                Verdict::Unknown if standing.limbo.is_some() => return Err(Out::Limbo),
                 // Who was there before anything was proven serves until it is judged itself: a start of the proxy must
                 // not send everything to the instance that happens to be probed first.
                 Verdict::Unknown if self.stats.proven_before(health.born) => return Err(Out::Unproven),
@@ -211,6 +215,7 @@ impl fmt::Display for Out {
             Self::Unresolved => "its name has not been resolved",
             Self::Down => "probes found it down",
             Self::Unproven => "new, and not yet probed",
+            Self::Limbo => "in limbo, and no probe has passed",
             Self::Ejected(_) => "ejected",
             Self::HalfOpen => "half-open",
         })
@@ -235,9 +240,9 @@ const WARMING_STEP: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Balance, Outcome};
+    use crate::model::{Balance, Outcome, ProbeKind, ServicePolicy};
     use crate::pool::pick::tests::{NOW, instance, service_of};
-    use crate::pool::{InFlight, InstanceState, PickError, Pool};
+    use crate::pool::{InFlight, InstanceState, Limbo, PickError, Pool, Standing};
     use std::time::SystemTime;
 
     fn service(n: usize) -> Service {
@@ -307,6 +312,24 @@ mod tests {
             old.stats.clone(),
         );
         assert_eq!(alone.view(later(3)).candidates, [0]);
+    }
+
+    #[test]
+    fn whom_the_registry_lost_is_used_while_its_probes_pass() {
+        let (before, mut lost) = (service(3), Vec::new());
+        settle(&before, "ud.", NOW);
+        for instance in before.pool.all() {
+            let standing = Standing { limbo: Some(Limbo::Alone), ..instance.standing };
+            lost.push(Arc::new(Instance { standing, ..Instance::clone(instance) }));
+        }
+        let mut after = Service::new(before.name.clone(), before.policy.clone(), Pool::new(lost), before.stats.clone());
+        let says = |service: &Service| service.pool.all().iter().map(|i| service.admits(i, NOW)).collect::<Vec<_>>();
+        assert_eq!(says(&after), [Ok(()), Err(Out::Down), Err(Out::Limbo)]);
+        assert_eq!(after.view(NOW).candidates, [0]);
+        let mut policy = ServicePolicy::clone(&after.policy);
+        policy.probe.kind = Some(ProbeKind::None);
+        after.policy = Arc::new(policy);
+        assert_eq!(says(&after), [Ok(()); 3], "nobody probes them");
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Health {
         self.ledger().probe_said.clone()
     }
 
+    pub(super) fn note_probe(&self, said: &str) {
+        said.clone_into(&mut self.ledger().probe_said);
+    }
+
     pub fn ejection_cause(&self) -> &'static str {
         self.ledger().cause
     }
@@ -111,7 +115,7 @@ impl Health {
 
     /// Whether that is another verdict than before. Only the prober calls this, so there is one writer.
     pub(super) fn settle(&self, verdict: Verdict, said: &str, now: Moment) -> bool {
-        said.clone_into(&mut self.ledger().probe_said);
+        self.note_probe(said);
         let was = self.verdict();
         if was == verdict {
             return false;

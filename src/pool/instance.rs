@@ -27,10 +27,39 @@ pub struct Standing {
     pub addr: Option<SocketAddr>,
     pub weight: u16,
     pub lifecycle: Lifecycle,
+    /// The registry lost it, and nobody deleted it.
+    pub limbo: Option<Limbo>,
     /// An operator's record rules over the instance's own.
     pub overridden: bool,
     /// The registry's revision at which it came to be so.
     pub revision: u64,
+}
+
+/// Why an instance is kept that the registry has no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limbo {
+    Alone,
+    /// So many went at once that the registry is to blame, more likely than they.
+    Together,
+}
+
+impl Limbo {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Alone => "in limbo: the registry lost it",
+            Self::Together => "in limbo: the registry lost it together with many of this service",
+        }
+    }
+}
+
+impl Standing {
+    /// In the words of the admin endpoint.
+    pub fn word(&self) -> &'static str {
+        match self.limbo {
+            Some(_) if self.lifecycle == Lifecycle::Ready => "limbo",
+            _ => self.lifecycle.as_str(),
+        }
+    }
 }
 
 impl Instance {

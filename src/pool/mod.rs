@@ -32,7 +32,7 @@ mod window;
 
 pub use gate::{Out, View};
 pub use health::{Health, Passive, Strain};
-pub use instance::{InFlight, Instance, InstanceState, Standing, Why};
+pub use instance::{InFlight, Instance, InstanceState, Limbo, Standing, Why};
 pub use key::Key;
 pub use moment::Moment;
 pub use outlier::EjectionCause;

@@ -93,6 +93,18 @@ impl Service {
         news
     }
 
+    /// One probe of an instance failed, which need not settle anything yet: who is in limbo has no further chance.
+    pub fn probe_failed(&self, instance: &Instance, said: &str) {
+        instance.state.health.note_probe(said);
+        self.stats.teller.tell(Subject::Instance(instance), Turn::ProbeFailed);
+    }
+
+    /// By a probe, or where nobody probes, by the last who tried to connect.
+    pub fn is_known_dead(&self, instance: &Instance) -> bool {
+        let health = &instance.state.health;
+        if self.policy.probe.is_on() { health.verdict() == Verdict::Down } else { health.is_unreachable() }
+    }
+
     /// Whether a further attempt has somewhere to go: another one than those tried and the one just left.
     pub fn has_another(&self, tried: &[u64], left: u64, now: Moment) -> bool {
         let view = self.view(now);

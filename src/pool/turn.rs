@@ -18,6 +18,8 @@ pub enum Subject<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     Verdict(Verdict),
+    /// One probe failed, whether or not that settles anything.
+    ProbeFailed,
     Ejected {
         cause: EjectionCause,
         lasts: Duration,

@@ -1,16 +1,21 @@
 //! What a list or a watch response came to: the event for the catalog, and what an operator should know.
 
+use std::collections::BTreeSet;
+
 use tracing::{info, warn};
 
+use super::departures::{Doubt, LeaseId};
 use super::record::Rejected;
 use super::reflector::Bytes;
-use crate::model::{Change, Event, Origin};
+use crate::model::{Change, Departure, Event, Origin};
 
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The last revision that said anything about a declared record; a list's own revision.
     pub revision: Option<u64>,
     pub changes: Vec<Change>,
+    /// Departures that are deletions unless a lease has ended.
+    pub doubts: Vec<Doubt>,
     pub n_puts: u64,
     pub n_deletes: u64,
     pub rejected: Vec<Rejected>,
@@ -35,6 +40,19 @@ impl Applied {
     pub fn take_event(&mut self, origin: Origin) -> Option<Event> {
         let revision = self.revision?;
         Some(Event { origin, revision, changes: std::mem::take(&mut self.changes) })
+    }
+
+    pub fn leases_in_doubt(&self) -> BTreeSet<LeaseId> {
+        self.doubts.iter().map(|doubt| doubt.lease).collect()
+    }
+
+    /// Whose lease is not among those that live went with it.
+    pub fn settle_doubts(&mut self, living: &BTreeSet<LeaseId>) {
+        for doubt in self.doubts.drain(..).filter(|doubt| !living.contains(&doubt.lease)) {
+            if let Some(Change::InstanceGone { departure, .. }) = self.changes.get_mut(doubt.change) {
+                *departure = Departure::Expired;
+            }
+        }
     }
 
     /// Each odd record once per revision, because it is read once per revision; the rest of a flood is only counted.

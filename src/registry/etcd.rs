@@ -1,6 +1,7 @@
 //! One etcd, asked and listened to: the calls of a session, in our words. Every call has a time limit.
 
-use std::future::Future;
+use std::collections::BTreeSet;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, KvClient, PutOptions, ResponseHeader, Txn, TxnOp, WatchOptions,
     WatchRequestSender, WatchResponse, WatchResponseStream,
 };
+use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
 use super::connect::connect;
+use super::departures::LeaseId;
 use super::fault::Fault;
 use super::layout::Layout;
 use super::lineage::{self, Sighting};
@@ -145,6 +148,27 @@ impl Etcd {
         limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await.map(drop)
     }
 
+    /// Those of these leases of which etcd says, in time, that they live. Of one that ended just now it knows nothing
+    /// any more: it forgets the lease before it tells of the keys.
+    pub async fn living(&self, leases: BTreeSet<LeaseId>) -> BTreeSet<LeaseId> {
+        let ask = |lease: LeaseId| {
+            let mut client = self.client.lease_client();
+            async move {
+                let answer = client.time_to_live(lease.0, None).await.ok()?;
+                (answer.ttl() > 0).then_some(lease)
+            }
+        };
+        let answers = stream::iter(leases.into_iter().take(LEASES_ASKED_MAX)).map(ask).buffer_unordered(LEASES_AT_ONCE);
+        let mut living = BTreeSet::new();
+        let all = answers.for_each(|lease| {
+            living.extend(lease);
+            ready(())
+        });
+        // Who is not heard of in time counts as dead, which removes less.
+        let _ = timeout(LEASES_TIMEOUT, all).await;
+        living
+    }
+
     /// Everything that is followed, from this revision on.
     pub async fn watch(&self, revision: u64) -> Result<Watch, Fault> {
         // No fragments: etcd cuts them in quadratic time, and one revision must stay one response.
@@ -200,7 +224,8 @@ fn edit(kind: i32, kv: PbKeyValue) -> Option<Edit> {
 }
 
 fn record(kv: PbKeyValue) -> Record {
-    Record { key: kv.key.into(), value: kv.value.into(), revision: unsigned(kv.mod_revision) }
+    let lease = LeaseId::of_key(kv.lease);
+    Record { key: kv.key.into(), value: kv.value.into(), revision: unsigned(kv.mod_revision), lease }
 }
 
 fn sighted(header: Option<&ResponseHeader>) -> Sighting {
@@ -235,4 +260,8 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(2);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_millis(700);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of one response, in one round: the events behind it wait for the answers.
+const LEASES_TIMEOUT: Duration = Duration::from_millis(500);
+const LEASES_ASKED_MAX: usize = 1024;
+const LEASES_AT_ONCE: usize = 64;
 const SEND_TIMEOUT: Duration = Duration::from_millis(500);

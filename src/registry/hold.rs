@@ -14,7 +14,7 @@ use etcd_client::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
-use super::{ConnectError, connect, explain};
+use super::{ConnectError, LeaseId, connect, explain};
 use crate::config::EtcdConfig;
 
 pub struct Hold {
@@ -31,16 +31,6 @@ pub struct Hold {
     patience: Duration,
     /// The revision of the first read: a registry that is behind it has lost what it knew.
     known: i64,
-}
-
-/// A lease as etcd numbers it; shown as its tools show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseId(pub i64);
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
 }
 
 /// What stands under the key.
@@ -314,8 +304,7 @@ fn sight(answer: GetResponse) -> Sight {
 }
 
 fn held(record: &KeyValue) -> Held {
-    let lease = (record.lease() != 0).then(|| LeaseId(record.lease()));
-    Held { value: record.value().to_vec(), lease, revision: record.mod_revision() }
+    Held { value: record.value().to_vec(), lease: LeaseId::of_key(record.lease()), revision: record.mod_revision() }
 }
 
 fn revision(header: Option<&ResponseHeader>) -> i64 {

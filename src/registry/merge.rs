@@ -41,7 +41,7 @@ impl Listing {
             let ours = self.cursor.advance(&reflector.entries, &record.key, |key, _| gone.push(key.clone()));
             let is_same = ours.is_some_and(|entry| {
                 !entry.is_rejected()
-                    && entry.seen == record.revision
+                    && (entry.seen, entry.lease) == (record.revision, record.lease)
                     && entry.good.as_ref().is_some_and(|good| good.value == record.value)
             });
             if !is_same {

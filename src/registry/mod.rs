@@ -5,6 +5,7 @@
 //!    (`lineage`), or nothing known yet: everything is listed, page by page at one revision (`paging`, `merge`).
 //! 3. From the next revision on it watches. One response is applied to the map (`reflector`), each record read alone
 //!    (`layout`, `key`, `record`), and what changed is one `Event`, in the channel before the next response is looked at.
+//!    Whose deletion may be the end of its lease is asked for before that, in one round (`departures`).
 //! 4. `pulse` notices a dead connection within 2.2 seconds; `audit` compares keys once a minute and after each reconnect.
 //! 5. Compaction, a message too large, drift, or a registry that is not the same any more: back to 2, on the same connection.
 //!    Any other `fault`: back to 1, resuming the watch where it was.
@@ -28,6 +29,7 @@
 mod applied;
 mod audit;
 mod connect;
+mod departures;
 mod etcd;
 mod fault;
 mod hold;
@@ -50,7 +52,8 @@ mod store;
 mod stories;
 
 pub use connect::{ConnectError, connect, explain};
-pub use hold::{Held, Hold, HoldError, LeaseId, Notice, Opened, Sight, Written, revoke};
+pub use departures::LeaseId;
+pub use hold::{Held, Hold, HoldError, Notice, Opened, Sight, Written, revoke};
 pub use key::{Key, KeyError, Prefix};
 pub use layout::Layout;
 pub use record::Rejected;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::applied::{Applied, Warning};
+use super::departures::{Departures, LeaseId};
 use super::layout::{Kind, Layout};
 use super::merge::{Comparison, Differing, Listing};
 use super::record::{self, Readable, Rejected};
@@ -39,6 +40,8 @@ pub struct Record {
     pub value: Bytes,
     /// Of its last modification.
     pub revision: u64,
+    /// What it stands under; unknown, so `None`, of what comes from the disk.
+    pub lease: Option<LeaseId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub enum Edit {
 pub(super) struct Entry {
     /// etcd's last modification, good or not.
     pub seen: u64,
+    pub lease: Option<LeaseId>,
     /// What is in force. Its revision is below `seen` while the record is rejected.
     pub good: Option<Good>,
 }
@@ -80,14 +84,14 @@ impl Reflector {
     pub fn in_force(&self) -> impl Iterator<Item = Record> + '_ {
         self.entries.iter().filter_map(|(key, entry)| {
             let good = entry.good.as_ref()?;
-            Some(Record { key: key.clone(), value: good.value.clone(), revision: good.revision })
+            Some(Record { key: key.clone(), value: good.value.clone(), revision: good.revision, lease: entry.lease })
         })
     }
 
     /// One watch response: whole revisions, in order.
     pub fn apply(&mut self, edits: impl IntoIterator<Item = Edit>) -> Applied {
         let applied_before = self.revision;
-        let mut applied = Applied::default();
+        let (mut applied, mut departures) = (Applied::default(), Departures::default());
         for edit in edits {
             let (key, revision) = match &edit {
                 Edit::Put(record) => (&record.key, record.revision),
@@ -103,14 +107,20 @@ impl Reflector {
             match edit {
                 Edit::Put(record) => {
                     applied.n_puts += 1;
+                    departures.put(revision);
                     self.put(record, &mut applied);
                 }
                 Edit::Delete { key, .. } => {
                     applied.n_deletes += 1;
+                    let (lease, change) = (self.entries.get(&key).map(|entry| entry.lease), applied.changes.len());
                     self.delete(&key, revision, Departure::Deleted, &mut applied);
+                    if let Some(lease) = lease {
+                        departures.deleted(revision, lease, (applied.changes.len() > change).then_some(change));
+                    }
                 }
             }
         }
+        applied.doubts = departures.doubts();
         applied
     }
 
@@ -150,7 +160,7 @@ impl Reflector {
     }
 
     fn put(&mut self, record: Record, applied: &mut Applied) {
-        let Record { key, value, revision } = record;
+        let Record { key, value, revision, lease } = record;
         let read = match self.layout.kind(&key) {
             Kind::Foreign => return,
             Kind::Stray => {
@@ -164,7 +174,7 @@ impl Reflector {
             }
             Kind::Malformed(error) => Err(error.to_string()),
             Kind::Record(name) => {
-                if self.confirmed(&key, &value, revision, applied) {
+                if self.confirmed(&key, &value, (revision, lease), applied) {
                     return;
                 }
                 self.layout.read(name, &value)
@@ -179,12 +189,12 @@ impl Reflector {
                 if self.entries.get(&key).is_some_and(Entry::is_rejected) {
                     applied.cleared.push(shown());
                 }
-                self.entries.insert(key, Entry { seen: revision, good: Some(Good { revision, value }) });
+                self.entries.insert(key, Entry { seen: revision, lease, good: Some(Good { revision, value }) });
             }
             Err(reason) => {
                 let shown = shown();
-                let entry = self.entries.entry(key).or_insert(Entry { seen: 0, good: None });
-                entry.seen = revision;
+                let entry = self.entries.entry(key).or_insert(Entry { seen: 0, lease: None, good: None });
+                (entry.seen, entry.lease) = (revision, lease);
                 let keeping = entry.good.as_ref().map(|good| good.revision);
                 applied.rejected.push(Rejected { key: shown, revision, reason, keeping });
             }
@@ -202,12 +212,18 @@ impl Reflector {
     }
 
     /// The value in force was put again, as it is.
-    fn confirmed(&mut self, key: &Bytes, value: &Bytes, revision: u64, applied: &mut Applied) -> bool {
+    fn confirmed(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        (revision, lease): (u64, Option<LeaseId>),
+        applied: &mut Applied,
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return false };
         let was_rejected = entry.is_rejected();
         let Some(good) = entry.good.as_mut().filter(|good| good.value == *value) else { return false };
         good.revision = revision;
-        entry.seen = revision;
+        (entry.seen, entry.lease) = (revision, lease);
         applied.reached(revision);
         if was_rejected {
             applied.cleared.push(String::from_utf8_lossy(key).into_owned());
@@ -258,7 +274,7 @@ mod tests {
     }
 
     fn record(key: &str, value: &str, revision: u64) -> Record {
-        Record { key: bytes(&format!("{PREFIX}{key}")), value: bytes(value), revision }
+        Record { key: bytes(&format!("{PREFIX}{key}")), value: bytes(value), revision, lease: None }
     }
 
     fn put(key: &str, value: &str, revision: u64) -> Edit {

@@ -154,7 +154,7 @@ impl Follower {
                 Step::Response(Ok(response)) => {
                     pulse.heard(Instant::now());
                     self.connected(etcd);
-                    self.take(response).await
+                    self.take(etcd, response).await
                 }
                 Step::Response(Err(Fault::Compacted)) => Some(RelistReason::Compacted),
                 Step::Response(Err(Fault::TooLarge)) => Some(RelistReason::Decode),
@@ -201,13 +201,17 @@ impl Follower {
         }
     }
 
-    async fn take(&mut self, response: Response) -> Option<RelistReason> {
+    async fn take(&mut self, etcd: &Etcd, response: Response) -> Option<RelistReason> {
         self.status.answered();
         if let Some(sighting) = response.created {
             return self.lineage.as_mut()?.judge(sighting, self.reflector.revision());
         }
         if !response.edits.is_empty() {
-            let applied = self.reflector.apply(response.edits);
+            let mut applied = self.reflector.apply(response.edits);
+            let doubted = applied.leases_in_doubt();
+            if !doubted.is_empty() {
+                applied.settle_doubts(&etcd.living(doubted).await);
+            }
             let epoch = applied.meta.as_deref().and_then(epoch_of);
             self.hand_out(applied, Source::Registry).await;
             return self.lineage.as_ref()?.judge_epoch(epoch.as_deref());

@@ -138,7 +138,7 @@ fn take_record(rest: &mut &[u8]) -> Option<Record> {
     let value_len = u32::from_le_bytes(take(4)?.try_into().ok()?) as usize;
     let revision = u64::from_le_bytes(take(8)?.try_into().ok()?);
     let key: Bytes = take(key_len)?.into();
-    Some(Record { key, value: take(value_len)?.into(), revision })
+    Some(Record { key, value: take(value_len)?.into(), revision, lease: None })
 }
 
 /// FNV-1a. It is there to notice a torn or rotten file, not an attacker: who can write the file can write anything.
@@ -158,7 +158,8 @@ mod tests {
     use super::*;
 
     fn some() -> Snapshot {
-        let record = |key: &str, value: &[u8], revision| Record { key: key.as_bytes().into(), value: value.into(), revision };
+        let record =
+            |key: &str, value: &[u8], revision| Record { key: key.as_bytes().into(), value: value.into(), revision, lease: None };
         let records = vec![record("/p/a", b"10.0.0.1:1", 3), record("/p/b", b"", u64::MAX), record("/p/c", b"\n\xff", 1)];
         Snapshot { prefix: "/p".to_owned(), revision: 9, records }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use etcd_client::{Client, DeleteOptions, Permission, PermissionType, Txn, TxnOp};
+use etcd_client::{Client, DeleteOptions, Permission, PermissionType, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Credentials, EtcdConfig, KeyPattern};
@@ -41,6 +41,38 @@ async fn what_is_put_is_followed_and_a_transaction_is_one_event() {
     assert!(report.connected && !report.stale, "{report:?}");
     assert_eq!((report.n_puts, report.n_deletes, report.n_keys), (100, 100, 1));
     assert_eq!(following.relists(), BTreeMap::from([("start", 1)]));
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_deleted_is_told_from_what_went_with_its_lease() {
+    let etcd = Cluster::start(1).await;
+    let mut client = etcd.client().await;
+    put(&mut client, "s/free", "10.0.0.1:80").await;
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(client.lease_grant(60, None).await.unwrap().id());
+    }
+    for (name, lease) in [("s/a", 0), ("s/b", 0), ("s/c", 1), ("t/a", 1), ("t/b", 2)] {
+        let options = PutOptions::new().with_lease(leases[lease]);
+        client.put(key(name), "10.0.0.1:80", Some(options)).await.unwrap();
+    }
+    let following = Following::start(config(&etcd.urls()), None);
+    following.eventually("the list", |seen, _| seen.map.len() == 6).await;
+
+    client.delete(key("s/free"), None).await.unwrap();
+    client.delete(key("s/a"), None).await.unwrap();
+    let took = following.eventually("two are gone", |seen, _| seen.map.len() == 4).await;
+    assert!(took < Duration::from_millis(400), "one question more, not {took:?}");
+    client.lease_revoke(leases[0]).await.unwrap();
+    following.eventually("its lease has taken it", |seen, _| seen.map.len() == 3).await;
+    // Not even etcd knows these leases once it is asked, but no lease takes what another one holds.
+    client.delete(key("t/"), Some(DeleteOptions::new().with_prefix())).await.unwrap();
+    client.lease_revoke(leases[1]).await.unwrap();
+    client.lease_revoke(leases[2]).await.unwrap();
+    following.eventually("all are gone", |seen, _| seen.map.is_empty()).await;
+    let gone = following.look(|seen| seen.gone.clone());
+    assert_eq!(gone, ["s/free Deleted", "s/a Deleted", "s/b Expired", "t/a Deleted", "t/b Deleted", "s/c Expired"]);
     following.stop().await;
 }
 

@@ -70,6 +70,10 @@ families! {
         "1 while so few instances are well that all are used that can be reached.";
     SLOW_START_ACTIVE = Gauge "pointsman_slow_start_active" ["service"]
         "Instances that get less than their weight because they are new, or back.";
+    REGISTRY_PROTECTION_ACTIVE = Gauge "pointsman_registry_protection_active" ["service"]
+        "1 while instances are kept that vanished from the registry together.";
+    REGISTRY_LIMBO_INSTANCES = Gauge "pointsman_registry_limbo_instances" ["service"]
+        "Instances that are kept though the registry has them no more.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

@@ -10,7 +10,6 @@ pub(super) fn note(policy: &ServicePolicy, fields: &Fields<'_>) {
     let said = [
         ("probe", policy.probe != default.probe),
         ("sticky", policy.sticky != default.sticky),
-        ("protection", policy.protection != default.protection),
         ("zone_aware", policy.zone_aware != default.zone_aware),
     ];
     for (key, _) in said.iter().filter(|(_, differs)| *differs) {

@@ -24,6 +24,8 @@ mod forwarding;
 mod limits;
 /// Slow and silent clients.
 mod patience;
+/// What vanishes from the registry is not always dead.
+mod protection;
 /// HTTP/1.1, HTTP/2, gRPC, WebSocket, events.
 mod protocols;
 /// Whatever happens to etcd, traffic goes on.

@@ -64,7 +64,7 @@ async fn services_are_listed_by_name_and_one_has_its_instances() {
     let names: Vec<_> = said["services"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["idle", "orders"]);
     let orders = &said["services"][1];
-    assert_eq!(orders["counts"], json!({ "total": 3, "eligible": 1, "ready": 2, "draining": 1, "maintenance": 0 }));
+    assert_eq!(orders["counts"], json!({ "total": 3, "eligible": 1, "ready": 2, "limbo": 0, "draining": 1, "maintenance": 0 }));
     assert_eq!((&orders["in_flight"], &orders["requests"], &orders["failures"]), (&json!(1), &json!(1), &json!(1)));
     assert_eq!(said["services"][0]["latency_ms"], json!({ "p50": null, "p99": null }));
 

@@ -1,0 +1,171 @@
+//! Instances that vanish from the registry and live are not taken for dead; what somebody wanted is done at once.
+
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, DeleteOptions, PutOptions};
+use nix::sys::signal::Signal;
+
+use crate::world::World;
+use crate::world::program::Program;
+use crate::world::upstream::Upstream;
+
+/// A lease that nobody renews holds the records of these upstreams, and a policy and a route are there for them.
+fn lease(world: &World, upstreams: &[Upstream], ttl: i64, policy: &str) -> i64 {
+    world.put("/services/app", policy);
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    let work = async {
+        let mut etcd = Client::connect([world.registry_url()], None).await.expect("a registry");
+        let lease = etcd.lease_grant(ttl, None).await.expect("a lease").id();
+        for upstream in upstreams {
+            let options = PutOptions::new().with_lease(lease);
+            let key = format!("/pointsman/instances/app/{}", upstream.name);
+            etcd.put(key, upstream.address.to_string(), Some(options)).await.expect("the registry takes a record");
+        }
+        lease
+    };
+    let lease = world.handle().block_on(work);
+    world.settles("all are known", upstreams.len(), || world.counts("total"));
+    lease
+}
+
+fn upstreams(world: &World, n: usize) -> Vec<Upstream> {
+    (0..n).map(|n| world.upstream(&format!("u{n}"))).collect()
+}
+
+/// `pointsman register` for an upstream; it does not probe before it registers.
+fn register(world: &World, upstream: &Upstream) -> Program {
+    let (address, name) = (upstream.address.to_string(), &upstream.name);
+    let args = ["register", "--service", "app", "--id", name, "--address", &address, "--ttl", "2s", "--drain", "1s"];
+    Program::start(&mut world.command(&args), &world.folder(), &format!("register-{name}"))
+}
+
+impl World {
+    fn counts(&self, which: &str) -> usize {
+        let said = self.admin("/api/v1/services/app").json();
+        said["counts"][which].as_u64().unwrap_or_default() as usize
+    }
+
+    fn happened(&self, kind: &str) -> usize {
+        let said = self.admin("/api/v1/events").json();
+        said["events"].as_array().map_or(0, |all| all.iter().filter(|event| event["kind"] == kind).count())
+    }
+}
+
+/// etcd stands still for longer than the TTL, and the first thing it does afterwards is to end all leases. Those who have
+/// to register again notice only a moment later.
+#[test]
+fn an_etcd_that_stood_still_takes_nobody_out_of_traffic() {
+    let world = World::new();
+    world.put("/services/app", UNPROBED);
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    let upstreams = upstreams(&world, 4);
+    let registrars: Vec<_> = upstreams.iter().map(|u| register(&world, u)).collect();
+    world.settles("all are registered", 4, || world.counts("ready"));
+    let requests = || upstreams.iter().map(Upstream::requests).collect::<Vec<_>>();
+
+    let load = world.load("/");
+    world.etcd().pause();
+    registrars.iter().for_each(|registrar| registrar.signal(Signal::SIGSTOP));
+    std::thread::sleep(Duration::from_secs(4));
+    world.etcd().resume();
+    world.settles("all are in limbo", (4, 4), || (world.counts("limbo"), world.counts("eligible")));
+    assert_eq!(world.happened("protection_begun"), 1);
+    registrars.iter().for_each(|registrar| registrar.signal(Signal::SIGCONT));
+    world.settles("all have registered again", 4, || world.happened("instance_returned"));
+    let before = requests();
+    world.eventually("each is used", || requests().iter().zip(&before).all(|(now, before)| now > before));
+    let tally = load.ends();
+    tally.all_served(tally.served());
+
+    world.settles("nothing is held any more", 0, || world.counts("limbo"));
+    assert_eq!(world.metric("pointsman_registry_protection_active", &[("service", "app")]), Some(0.0));
+    assert_eq!((world.counts("ready"), world.happened("instance_dropped")), (4, 0));
+    drop(registrars);
+}
+
+#[test]
+fn limbo_is_shown_with_its_reason_and_ends_where_nothing_probes() {
+    let world = World::new();
+    let upstreams = upstreams(&world, 3);
+    lease(&world, &upstreams, 2, UNPROBED);
+    world.settles("the lease has ended", 3, || world.counts("limbo"));
+    let lost = Instant::now();
+    let said = world.admin("/api/v1/services/app").json();
+    let first = &said["instances"][0];
+    assert_eq!((first["state"].as_str(), first["eligible"].as_bool()), (Some("limbo"), Some(true)), "{said}");
+    assert_eq!(first["reason"], "in limbo: the registry lost it together with many of this service");
+    let metric = |name| world.metric(name, &[("service", "app")]);
+    assert_eq!(metric("pointsman_registry_protection_active"), Some(1.0));
+    assert_eq!(metric("pointsman_registry_limbo_instances"), Some(3.0));
+    assert_eq!(world.happened("instance_limbo"), 3);
+    assert_eq!(world.get_many("/", 20).served(), 20);
+
+    std::thread::sleep(Duration::from_secs(8).saturating_sub(lost.elapsed()));
+    world.settles("they are given up", 0, || world.counts("total"));
+    assert!(lost.elapsed() > Duration::from_secs(9), "after {:?}", lost.elapsed());
+    assert_eq!(metric("pointsman_registry_protection_active"), Some(0.0));
+    assert!(world.get("/").text().contains("no_instances"));
+}
+
+#[test]
+fn records_that_somebody_deletes_go_at_once_though_they_had_a_lease() {
+    let world = World::new();
+    let upstreams = upstreams(&world, 5);
+    lease(&world, &upstreams, 60, UNPROBED);
+    let delete = |key: &str, options| {
+        let work = async {
+            let mut etcd = Client::connect([world.registry_url()], None).await.expect("a registry");
+            let began = Instant::now();
+            etcd.delete(format!("/pointsman/instances/app/{key}"), options).await.expect("the registry deletes");
+            began
+        };
+        world.handle().block_on(work)
+    };
+    let began = delete("u0", None);
+    world.settles("it is gone", 4, || world.counts("total"));
+    assert!(began.elapsed() < Duration::from_secs(1), "only after {:?}", began.elapsed());
+    delete("", Some(DeleteOptions::new().with_prefix()));
+    world.settles("all are gone", 0, || world.counts("total"));
+    assert_eq!(world.happened("instance_limbo"), 0);
+}
+
+#[test]
+fn a_service_that_leaves_as_a_whole_leaves_at_once() {
+    let world = World::new();
+    world.put("/services/app", UNPROBED);
+    let upstreams = upstreams(&world, 3);
+    let mut registrars: Vec<_> = upstreams.iter().map(|u| register(&world, u)).collect();
+    world.settles("all are registered", 3, || world.counts("ready"));
+    registrars.iter().for_each(|registrar| registrar.signal(Signal::SIGTERM));
+    registrars.iter_mut().for_each(|registrar| assert!(registrar.exits_within(Duration::from_secs(10)).success()));
+    world.settles("all are gone", 0, || world.counts("total"));
+    assert_eq!(world.happened("instance_limbo"), 0);
+}
+
+#[test]
+fn one_of_ten_that_dies_is_dropped_when_its_lease_ends() {
+    let world = World::new();
+    let upstreams = upstreams(&world, 10);
+    let (dies, live) = upstreams.split_at(1);
+    lease(&world, live, 60, UNPROBED);
+    let mut registrar = register(&world, &dies[0]);
+    world.settles("all are registered", 10, || world.counts("ready"));
+    registrar.signal(Signal::SIGKILL);
+    registrar.exits_within(Duration::from_secs(5));
+    world.settles("its lease has ended", 1, || world.counts("limbo"));
+    assert_eq!(world.metric("pointsman_registry_protection_active", &[("service", "app")]), Some(0.0), "one is not many");
+    let said = world.admin("/api/v1/services/app").json();
+    let reasons: Vec<_> = said["instances"].as_array().unwrap().iter().filter_map(|i| i["reason"].as_str()).collect();
+    assert_eq!(reasons, ["in limbo: the registry lost it"]);
+}
+
+#[test]
+fn protection_that_is_off_believes_the_registry() {
+    let world = World::new();
+    let upstreams = upstreams(&world, 3);
+    lease(&world, &upstreams, 2, r#"{"probe":{"kind":"none"},"protection":{"percent":100}}"#);
+    world.settles("the lease has ended", 0, || world.counts("total"));
+    assert_eq!(world.happened("instance_limbo"), 0);
+}
+
+const UNPROBED: &str = r#"{"probe":{"kind":"none"}}"#;
