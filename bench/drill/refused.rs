@@ -1,11 +1,10 @@
 //! One of two instances refuses connections; nothing is configured. The drill that other proxies fail with every
 //! second request.
 
-use super::scene::{Cast, Scene};
+use super::scene::{Cast, Scene, address_of_its_own};
 use super::{Common, Finding};
 use crate::Outcome;
 use crate::load::{End, drive};
-use crate::process::free_address;
 use crate::registry::instance;
 
 #[derive(clap::Args)]
@@ -21,7 +20,7 @@ pub struct Flags {
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
     let mut scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
     let _one = scene.instances("app", 1, Cast::default()).await?;
-    let dead = instance("app", "dead", &free_address()?.to_string(), 100);
+    let dead = instance("app", "dead", &address_of_its_own()?.to_string(), 100);
     let revision = scene.etcd.fill([dead].into_iter()).await?;
     scene.proxy.has_applied(revision).await?;
 

@@ -1,6 +1,6 @@
 //! Where a drill takes place: etcd, the proxy, and processes of the sample service that register themselves.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::Outcome;
 use crate::load::{Connection, End, Plan, Request};
-use crate::process::{Process, free_address};
+use crate::process::Process;
 use crate::proxies::{POINTSMAN, Program, Proxy};
 use crate::registry::Etcd;
 
@@ -39,7 +39,7 @@ pub struct Cast<'a> {
     pub latency: &'a str,
     /// `pointsman register` around it instead of its own registration.
     pub registrar: bool,
-    /// Where it listens; a free address if nothing is said.
+    /// Where it listens; an address of its own if nothing is said.
     pub at: Option<SocketAddr>,
 }
 
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     pub fn instance(&self, service: &str, id: &str, cast: Cast<'_>) -> Outcome<Instance> {
-        let address = cast.at.map_or_else(free_address, Ok)?;
+        let address = cast.at.map_or_else(address_of_its_own, Ok)?;
         let listen = address.to_string();
         // The instances are the same whichever build of the proxy is tried.
         let mut command = Command::new(if cast.registrar { self.program.as_path() } else { Path::new(POINTSMAN) });
@@ -157,6 +157,12 @@ impl Drop for Instance {
     fn drop(&mut self) {
         self.process.kill();
     }
+}
+
+/// Where nobody listens, and where nobody else will: connections begin at 127.0.0.1, so none ever takes a port here
+/// from an instance that is away for a while.
+pub fn address_of_its_own() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(SocketAddr::from(([127, 2, fastrand::u8(..), fastrand::u8(1..255)], 0)))?.local_addr()
 }
 
 /// The body of a 200; none with any other status.
