@@ -16,6 +16,8 @@ mod demo;
 mod discovery;
 /// No request fails because the registry changed.
 mod draining;
+/// Instances crash, hang, refuse and leave, and users notice nothing.
+mod drills;
 /// Real requests take an instance out, and one brings it back.
 mod ejection;
 /// What an instance is told of a request.

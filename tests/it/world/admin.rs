@@ -32,7 +32,7 @@ impl World {
         series.reduce(|sum, value| sum + value)
     }
 
-    fn try_admin(&self, ask: impl Into<Ask>) -> Result<Answer, String> {
+    pub(super) fn try_admin(&self, ask: impl Into<Ask>) -> Result<Answer, String> {
         // It answers under its own name only, so that no page of a stranger can ask it through a browser.
         let ask = ask.into().host(&self.admin.to_string());
         self.handle().block_on(async { Connection::open(self.admin, Version::HTTP_11).await?.ask(ask).await })

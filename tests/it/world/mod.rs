@@ -11,6 +11,7 @@ pub mod load;
 pub mod ports;
 pub mod program;
 mod registry;
+pub mod sample;
 mod setup;
 mod talk;
 pub mod upstream;
