@@ -65,6 +65,8 @@ pub struct Attempt {
     status: u16,
     /// The answer asks for less: `Retry-After`.
     pushes_back: bool,
+    /// Its answer is thrown away, and the retry is paid for.
+    retry_granted: bool,
     reused: bool,
     connected: bool,
     /// Its predecessor died with a pooled connection: take a new one.
@@ -219,10 +221,18 @@ impl Forwarding {
         }
     }
 
-    /// Whether a gateway's error is thrown away for another instance's answer, which needs another instance.
-    pub fn retries_status(&self, status: u16, progress: Progress<'_>) -> bool {
-        let is_gateway = Outcome::of_status(status, false) == Outcome::GatewayError;
-        is_gateway && self.current.as_ref().is_some_and(|a| self.may_retry(a, Failure::Status(status), progress, Instant::now()))
+    /// Whether a gateway's error is thrown away for another instance's answer. That takes a retry out of the budget at
+    /// once: without one, the client gets this instance's own words and not ours.
+    pub fn retries_status(&mut self, status: u16, pushes_back: bool, progress: Progress<'_>) -> bool {
+        let failure = Failure::Status(status);
+        let Some(attempt) = self.current.as_ref().filter(|_| failure.outcome() == Outcome::GatewayError) else { return false };
+        let now = Instant::now();
+        let granted = self.may_retry(attempt, failure, progress, now)
+            && self.take_retry(attempt.instance(), failure, Moment::of(attempt.started), Moment::of(now));
+        if let Some(attempt) = &mut self.current {
+            (attempt.retry_granted, attempt.pushes_back) = (granted, pushes_back);
+        }
+        granted
     }
 
     /// Ends the attempt that runs and says what follows. Its instance is free from here on.
@@ -236,11 +246,16 @@ impl Forwarding {
         let resend = stale && self.can_send_again(progress);
         let now = Instant::now();
         let began = attempt.started;
-        let may_retry = !resend && self.may_retry(&attempt, failure, progress, now);
+        let granted = attempt.retry_granted;
+        let may_retry = !resend && !granted && self.may_retry(&attempt, failure, progress, now);
         self.last_failure = Some(failure);
         let instance = attempt.instance().clone();
-        self.end(attempt, failure.outcome(), now);
-        let retry = may_retry && self.take_retry(&instance, failure, Moment::of(began), Moment::of(now));
+        let outcome = match failure {
+            Failure::Status(status) => Outcome::of_status(status, attempt.pushes_back),
+            broken => broken.outcome(),
+        };
+        self.end(attempt, outcome, now);
+        let retry = granted || (may_retry && self.take_retry(&instance, failure, Moment::of(began), Moment::of(now)));
         if resend {
             self.resent += 1;
             return Next::Retry { pause: Duration::ZERO };
@@ -335,6 +350,7 @@ impl Attempt {
             head: None,
             status: 0,
             pushes_back: false,
+            retry_granted: false,
             reused: false,
             connected: false,
             wants_fresh,

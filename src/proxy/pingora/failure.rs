@@ -20,6 +20,8 @@ pub fn of_exchange(error: &Error, overdue: bool) -> Option<Failure> {
     match (error.esource(), error.etype()) {
         _ if overdue => Some(Failure::Timeout),
         (ErrorSource::Downstream, _) => None,
+        // Our own, when a gateway's error is thrown away for another instance's answer.
+        (_, ErrorType::HTTPStatus(status)) => Some(Failure::Status(*status)),
         // An h2 peer that says it has not looked at the request; an invalid one may have.
         (_, kind) if error.retry == RetryType::Decided(true) && *kind != ErrorType::InvalidH2 => Some(Failure::NotProcessed),
         (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Failure::Timeout),

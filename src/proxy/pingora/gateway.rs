@@ -168,8 +168,8 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
-        let status = response.status.as_u16();
-        if ctx.forwarding().is_some_and(|f| f.retries_status(status, progress(session))) {
+        let (status, pushes_back) = (response.status.as_u16(), response.headers.contains_key(header::RETRY_AFTER));
+        if ctx.forwarding().is_some_and(|f| f.retries_status(status, pushes_back, progress(session))) {
             return Error::e_explain(ErrorType::HTTPStatus(status), "another instance may know better");
         }
         ctx.due = None;
@@ -177,7 +177,7 @@ impl ProxyHttp for Gateway {
             claim.answered();
         }
         if let Some(forwarding) = ctx.forwarding() {
-            forwarding.answered(status, response.headers.contains_key(header::RETRY_AFTER));
+            forwarding.answered(status, pushes_back);
         }
         ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::world::*;
+use crate::model::{Balance, Outcome, ServicePolicy};
 
 #[tokio::test]
 async fn an_instance_that_refuses_connections_is_nobodys_error() {
@@ -104,6 +105,58 @@ async fn a_gateway_error_is_another_instances_chance_for_a_get() {
     let alone = super::world::world().start(&[unwell]);
     let answer = alone.get("/").await;
     assert_eq!((answer.status, answer.body.as_str()), (503, "well"), "with nobody else, its answer is the client's");
+}
+
+/// Answers 503 to everything, on connections that are kept.
+async fn unwell(seen: Arc<AtomicUsize>) -> std::net::SocketAddr {
+    instance(move |mut client, _| {
+        let seen = seen.clone();
+        async move {
+            while client.request().await.is_some() {
+                seen.fetch_add(1, Ordering::Relaxed);
+                client.write("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nwell").await;
+            }
+        }
+    })
+    .await
+}
+
+/// A gateway error that is thrown away is no broken connection: nothing is sent again beside the one retry.
+#[tokio::test]
+async fn where_every_instance_is_unwell_each_request_costs_what_the_budget_allows() {
+    for (percent, floor, per_request) in [(100, 3, 2), (0, 0, 1)] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let policy = |p: &mut ServicePolicy| {
+            p.ejection.enabled = false;
+            (p.retry.budget_percent, p.retry.budget_floor) = (percent, floor);
+        };
+        let world = world().policy(policy).start(&[unwell(seen.clone()).await, unwell(seen.clone()).await]);
+        for _ in 0..20 {
+            let answer = world.get("/").await;
+            assert_eq!((answer.status, answer.body.as_str()), (503, "well"), "the client gets an instance's own words");
+        }
+        assert_eq!(seen.load(Ordering::Relaxed), 20 * per_request);
+        let service = world.service();
+        let outcomes = service.pool.all().iter().flat_map(|i| i.state.outcomes());
+        let others: Vec<_> = outcomes.filter(|(outcome, n)| *n > 0 && *outcome != Outcome::GatewayError).collect();
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(service.stats.retries_denied.load(Ordering::Relaxed), if percent == 0 { 20 } else { 0 });
+    }
+}
+
+/// Another one may have room; whoever asks for less is not ill.
+#[tokio::test]
+async fn an_instance_that_pushes_back_is_retried_elsewhere_and_not_held_against_it() {
+    let full = always("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n").await;
+    let world = world().policy(|p| p.balance = Balance::RoundRobin).start(&[full, echo().await]);
+    for _ in 0..20 {
+        assert_eq!(world.get("/").await.status, 200);
+    }
+    let service = world.service();
+    let outcomes = service.pool.all().iter().flat_map(|i| i.state.outcomes());
+    let others: Vec<_> = outcomes.filter(|(o, n)| *n > 0 && !matches!(o, Outcome::Success | Outcome::Overloaded)).collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(service.stats.retries().map(|(_, n)| n).sum::<u64>() > 5);
 }
 
 #[tokio::test]
