@@ -143,7 +143,7 @@ fn state_of(instance: &Instance, admitted: Result<(), Out>) -> usize {
     match admitted {
         Ok(()) if instance.standing.limbo.is_none() => 0,
         Ok(()) | Err(Out::Limbo) => 6,
-        Err(Out::Draining) => 1,
+        Err(Out::Draining | Out::SaysDraining) => 1,
         Err(Out::Maintenance) => 2,
         Err(Out::Down) => 3,
         Err(Out::Ejected(_) | Out::HalfOpen) => 4,

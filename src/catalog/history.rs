@@ -142,6 +142,10 @@ impl History {
                 ("instance_ejected", format!("{} for {:.1} s", cause.words(), lasts.as_secs_f64()))
             }
             Turn::Panic(_) => return,
+            Turn::SaysDraining(says) => {
+                info!(%service, instance = %id, says, "Instance told a probe whether it drains");
+                ("instance_draining", if says { "it says so to probes" } else { "no longer: it answers probes again" }.to_owned())
+            }
             Turn::Readmitted => {
                 info!(%service, instance = %id, "Instance readmitted after its trial");
                 ("instance_readmitted", "one request was its trial and went well".to_owned())

@@ -9,6 +9,7 @@ mod instance;
 mod name;
 mod outcome;
 mod policy;
+mod probe;
 mod route;
 mod shards;
 mod verdict;
@@ -22,6 +23,7 @@ pub use policy::{
     Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, RetryPolicy, ServicePolicy,
     StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
+pub use probe::ProbeResult;
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
 pub use shards::ShardMap;
 pub use verdict::Verdict;

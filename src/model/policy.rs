@@ -1,6 +1,7 @@
 //! How the traffic of one service is treated. Every default stands in `Default` here and nowhere else;
 //! `docs/registry.md` lists the same numbers with their sources.
 
+use std::fmt;
 use std::time::Duration;
 
 /// `/services/NAME`, whole.
@@ -130,8 +131,27 @@ pub enum ProbeKind {
 }
 
 /// `"200-399"` or `"200,204,300-302"`, both ends included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StatusRanges(pub Vec<(u16, u16)>);
+
+impl StatusRanges {
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
+    }
+}
+
+impl fmt::Display for StatusRanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (first, last)) in self.0.iter().enumerate() {
+            f.write_str(if n == 0 { "" } else { "," })?;
+            write!(f, "{first}")?;
+            if first != last {
+                write!(f, "-{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EjectionPolicy {
@@ -252,7 +272,7 @@ impl Default for ProtectionPolicy {
 }
 
 /// How instances that speak TLS are verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamTls {
     pub verify: bool,
     pub server_name: Option<String>,

@@ -45,6 +45,8 @@ pub enum Out {
     Maintenance,
     Weightless,
     Unresolved,
+    /// It says to probes that it drains.
+    SaysDraining,
     /// Probes found it down.
     Down,
     /// New in a service that is known to work, and not yet probed.
@@ -79,6 +81,9 @@ impl Service {
         }
         let health = &instance.state.health;
         if self.policy.probe.is_on() {
+            if health.says_draining() {
+                return Err(Out::SaysDraining);
+            }
             match health.verdict() {
                 Verdict::Up => {}
                 Verdict::Down => return Err(Out::Down),
@@ -109,7 +114,7 @@ impl Service {
     pub fn reason(&self, instance: &Instance, now: Moment) -> Option<String> {
         let health = &instance.state.health;
         Some(match self.admits(instance, now).err()? {
-            Out::Down => format!("probes found it down {} ago: {}", ago(now.since(health.verdict_at())), health.probe_said()),
+            Out::Down => format!("probes found it down {} ago: {}", ago(now.since(health.verdict_at())), health.verdict_said()),
             Out::Unproven => match health.probe_said() {
                 said if said.is_empty() => "new, and not yet probed".to_owned(),
                 said => format!("new, and no probe has passed yet: {said}"),
@@ -213,6 +218,7 @@ impl fmt::Display for Out {
             Self::Maintenance => "maintenance",
             Self::Weightless => "weight 0: no new traffic",
             Self::Unresolved => "its name has not been resolved",
+            Self::SaysDraining => "draining: it says so to probes",
             Self::Down => "probes found it down",
             Self::Unproven => "new, and not yet probed",
             Self::Limbo => "in limbo, and no probe has passed",

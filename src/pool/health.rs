@@ -28,6 +28,10 @@ pub struct Health {
     pushed_back: AtomicU64,
     failed_at: AtomicU64,
     recent: OnceLock<Box<Window>>,
+    /// The end of its last probe; `NEVER` before the first.
+    probed_at: AtomicU64,
+    /// It told its last probe that it drains.
+    says_draining: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -61,8 +65,9 @@ pub(super) struct Ledger {
     /// Up to when clean time has been counted towards forgiveness.
     pub forgiven_until: Moment,
     pub cause: &'static str,
-    /// The last probe in words.
+    /// The last probe in words, and the one that settled the verdict.
     pub probe_said: String,
+    pub verdict_said: String,
 }
 
 impl Health {
@@ -80,6 +85,8 @@ impl Health {
             pushed_back: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
             recent: OnceLock::new(),
+            probed_at: AtomicU64::new(Moment::NEVER.as_millis()),
+            says_draining: AtomicBool::new(false),
             ledger: Mutex::default(),
         }
     }
@@ -92,12 +99,32 @@ impl Health {
         Moment::from_millis(self.verdict_at.load(Relaxed))
     }
 
+    /// The last probe in words; empty before the first.
     pub fn probe_said(&self) -> String {
         self.ledger().probe_said.clone()
     }
 
     pub(super) fn note_probe(&self, said: &str) {
         said.clone_into(&mut self.ledger().probe_said);
+    }
+
+    /// The probe that settled the verdict, in words.
+    pub fn verdict_said(&self) -> String {
+        self.ledger().verdict_said.clone()
+    }
+
+    pub fn probed_at(&self) -> Option<Moment> {
+        Some(Moment::from_millis(self.probed_at.load(Relaxed))).filter(|at| *at != Moment::NEVER)
+    }
+
+    /// It asks for no new requests, by its answers to probes; its verdict is what it was before.
+    pub fn says_draining(&self) -> bool {
+        self.says_draining.load(Relaxed)
+    }
+
+    /// Whether that is news.
+    pub(super) fn set_says_draining(&self, says: bool) -> bool {
+        self.says_draining.swap(says, Relaxed) != says
     }
 
     pub fn ejection_cause(&self) -> &'static str {
@@ -115,8 +142,15 @@ impl Health {
 
     /// Whether that is another verdict than before. Only the prober calls this, so there is one writer.
     pub(super) fn settle(&self, verdict: Verdict, said: &str, now: Moment) -> bool {
-        self.note_probe(said);
         let was = self.verdict();
+        {
+            let mut ledger = self.ledger();
+            said.clone_into(&mut ledger.probe_said);
+            if was != verdict {
+                said.clone_into(&mut ledger.verdict_said);
+            }
+        }
+        self.probed_at.store(now.as_millis(), Relaxed);
         if was == verdict {
             return false;
         }

@@ -1,11 +1,12 @@
 //! A service at one snapshot.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::gate::Gate;
 use super::{InFlight, Instance, Key, Moment, PickError, Pool, ServiceStats, Subject, Turn};
-use crate::model::{Balance, Outcome, ServiceName, ServicePolicy, Verdict};
+use crate::model::{Balance, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
 
 /// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
 #[derive(Debug)]
@@ -77,18 +78,36 @@ impl Service {
         self.made_room(held.instance());
     }
 
+    /// Counts one probe of one of this service's instances.
+    pub fn count_probe(&self, result: ProbeResult, took: Duration) {
+        self.stats.probes[result as usize].fetch_add(1, Ordering::Relaxed);
+        self.stats.probe_times.record(took);
+    }
+
+    /// Whether an instance told its last probe that it drains.
+    pub fn says_draining(&self, instance: &Instance, says: bool) {
+        if instance.state.health.set_says_draining(says) {
+            self.stats.changed();
+            self.stats.teller.tell(Subject::Instance(instance), Turn::SaysDraining(says));
+        }
+    }
+
     /// What a probe settled about one of this service's instances; `true` if that is news. `reachable`: it could be
     /// connected to, whatever it answered.
     pub fn settle(&self, instance: &Instance, verdict: Verdict, reachable: bool, said: &str, now: Moment) -> bool {
         let health = &instance.state.health;
         health.set_reachable(reachable);
+        let was = health.verdict();
         let news = health.settle(verdict, said, now);
         if news {
             if verdict == Verdict::Up {
                 self.stats.proven(now);
             }
             self.stats.changed();
-            self.stats.teller.tell(Subject::Instance(instance), Turn::Verdict(verdict));
+            // That a new one works is what everybody expected; a start would tell it of all there are.
+            if (was, verdict) != (Verdict::Unknown, Verdict::Up) {
+                self.stats.teller.tell(Subject::Instance(instance), Turn::Verdict(verdict));
+            }
         }
         news
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::latency::Latency;
 use super::outlier::EjectionCause;
 use super::{Moment, Teller, Turnstile, Window};
+use crate::model::ProbeResult;
 
 /// What was counted on one service; it outlives snapshots as long as the service exists.
 #[derive(Debug, Default)]
@@ -15,6 +16,9 @@ pub struct ServiceStats {
     pub requests: Histogram,
     /// Attempts, from choosing the instance to the head of its response.
     pub attempts: Histogram,
+    /// Probes, and how each ended.
+    pub probe_times: Histogram,
+    pub(super) probes: [AtomicU64; ProbeResult::ALL.len()],
     retries: [AtomicU64; RETRY_CAUSES.len()],
     /// Requests answered 503 because no instance could be picked.
     pub refused: AtomicU64,
@@ -83,6 +87,10 @@ impl ServiceStats {
     pub(super) fn proven_before(&self, born: Moment) -> bool {
         let at = self.proven_at.load(Ordering::Relaxed);
         at != 0 && at < born.as_millis()
+    }
+
+    pub fn probes(&self) -> impl Iterator<Item = (ProbeResult, u64)> {
+        ProbeResult::ALL.into_iter().map(|result| (result, self.probes[result as usize].load(Ordering::Relaxed)))
     }
 
     pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {

@@ -28,6 +28,8 @@ pub enum Turn {
     Readmitted,
     /// So few instances of a service are well that all are used that can be reached; or no longer so.
     Panic(bool),
+    /// It began, or ceased, to tell probes that it drains.
+    SaysDraining(bool),
 }
 
 /// Handed to every service; says nothing unless somebody listens.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::model::{HashOn, Panic, ServicePolicy, StatusRanges};
+use crate::model::{HashOn, Panic, ServicePolicy};
 
 use super::policy::probe_kind;
 use super::record::VERSION;
@@ -23,7 +23,7 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
             "timeout": show_duration(probe.timeout),
             "rise": probe.rise,
             "fall": probe.fall,
-            "expect": show_statuses(&probe.expect),
+            "expect": probe.expect.to_string(),
             "body": probe.body,
             "host": probe.host,
         },
@@ -80,9 +80,4 @@ fn show_hash_on(hash_on: &HashOn) -> String {
         HashOn::Path => "path".to_owned(),
         HashOn::Client => "client".to_owned(),
     }
-}
-
-fn show_statuses(StatusRanges(ranges): &StatusRanges) -> String {
-    let show = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    ranges.iter().map(show).collect::<Vec<_>>().join(",")
 }
