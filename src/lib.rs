@@ -10,12 +10,12 @@
 //! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
-//! | 3 | `telemetry` | metrics as text, logs |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
 //! | 3 | `telemetry` | metrics as text, logs |
 //! | 4 | `registry` | etcd → events; the commands' way to etcd |
 //! | 4 | `embedded` | an etcd v3 registry inside the process |
 //! | 4 | `resolver` | DNS names of instances, in the background |
+//! | 4 | `prober` | asks every instance how it is |
 //! | 5 | `proxy` | client connections in, instances' answers out |
 //! | 5 | `admin` | what the process knows, for people and programs |
 //! | 5 | `registrar` | keeps one instance, or one proxy, registered |
@@ -37,6 +37,7 @@ pub mod catalog;
 pub mod telemetry;
 
 pub mod embedded;
+pub mod prober;
 pub mod registry;
 pub mod resolver;
 

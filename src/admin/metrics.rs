@@ -32,6 +32,8 @@ async fn tell(sources: &Sources, format: Format, out: &Outlet) -> Result<(), Gon
     requests(&snapshot, &proxy, &mut text);
     pass(&mut text, out).await?;
     services(&snapshot, &mut text, out).await?;
+    text.family(&families::PROBE_LATENESS);
+    text.histogram(&[], &sources.probe_lateness.read());
     proxy_gauges(&proxy, &mut text);
     registry(sources, &snapshot, &(sources.registry)(), &mut text);
     // It reads a directory with an entry for each connection.
@@ -132,6 +134,18 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
     per_service(&families::REGISTRY_PROTECTION_ACTIVE, &services, text, out, protects).await?;
     let n_limbo = |s: &Service| s.pool.all().iter().filter(|i| i.standing.limbo.is_some()).count() as u64;
     per_service(&families::REGISTRY_LIMBO_INSTANCES, &services, text, out, n_limbo).await?;
+    text.family(&families::PROBES);
+    for service in services.iter().filter(|s| s.stats.probe_times.read().count() > 0) {
+        for (result, n) in service.stats.probes() {
+            text.sample(&[service.name.as_str(), result.as_str()], n);
+        }
+        pass(text, out).await?;
+    }
+    text.family(&families::PROBE_SECONDS);
+    for service in &services {
+        durations(service, &service.stats.probe_times, text);
+        pass(text, out).await?;
+    }
     Ok(())
 }
 

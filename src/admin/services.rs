@@ -99,6 +99,9 @@ struct InstanceView<'a> {
     weight: u16,
     state: &'static str,
     probe: &'static str,
+    /// The last probe in words, and when it ended; `null` before the first.
+    probe_detail: Option<String>,
+    probed_at: Option<String>,
     passive: &'static str,
     eligible: bool,
     reason: Option<String>,
@@ -161,6 +164,7 @@ impl<'a> InstanceView<'a> {
     fn of(service: &Service, instance: &'a Instance, now: Moment) -> Self {
         let Instance { id, origin, spec, standing, state, .. } = instance;
         let (requests, failures) = attempts(instance);
+        let probed_at = state.health.probed_at();
         Self {
             id: id.as_str(),
             address: spec.address.to_string(),
@@ -168,6 +172,8 @@ impl<'a> InstanceView<'a> {
             weight: standing.weight,
             state: standing.word(),
             probe: state.health.verdict().as_str(),
+            probe_detail: probed_at.map(|_| state.health.probe_said()),
+            probed_at: probed_at.map(|at| moment(SystemTime::now() - now.since(at))),
             passive: state.health.passive().as_str(),
             eligible: service.admits(instance, now).is_ok(),
             reason: service.reason(instance, now).or_else(|| standing.limbo.map(|limbo| limbo.words().to_owned())),

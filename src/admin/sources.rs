@@ -13,6 +13,8 @@ pub struct Sources {
     pub live: Arc<Live>,
     pub history: Arc<History>,
     pub timings: Arc<RegistryTimings>,
+    /// How long after they were due probes began.
+    pub probe_lateness: Arc<Histogram>,
     pub registry: Reading<RegistryReading>,
     pub proxy: Reading<ProxyReading>,
     /// Turns true when the process has begun to end: from then on it is not ready.

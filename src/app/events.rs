@@ -1,4 +1,4 @@
-//! What follows a swap: idle connections close, names are looked up, the revision is announced.
+//! What follows a swap: idle connections close, instances are probed, names are looked up, the revision is announced.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use super::drains::Drains;
 use crate::admin::RegistryTimings;
 use crate::catalog::{Applied, Live, Took};
+use crate::prober::Prober;
 use crate::proxy::Proxy;
 
 pub struct AfterSwap {
     pub live: Arc<Live>,
     pub proxy: Proxy,
+    pub prober: Prober,
     pub drains: Arc<Mutex<Drains>>,
     pub timings: Arc<RegistryTimings>,
     pub names: watch::Sender<BTreeSet<Arc<str>>>,
@@ -33,6 +35,7 @@ impl AfterSwap {
         self.timings.propagation.record(took.since_first);
         self.timings.apply.record(took.apply);
         self.proxy.evict(&applied.retired);
+        self.prober.changed(&applied.services);
         if let Some(names) = applied.names {
             self.names.send_replace(names);
         }

@@ -2,7 +2,7 @@
 //!
 //! 1. Sockets are bound first, so that a busy port is an error message and nothing else.
 //! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflectors, the resolver, the
-//!    admin endpoint and the presence; the workers of the proxy have threads and runtimes of their own.
+//!    admin endpoint and the presence; the workers of the proxy and the prober have threads and runtimes of their own.
 //! 3. The file's declarations go down the same channel as the registry's.
 //! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
 //!    kernel's queue instead of being refused.
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::catalog::{self, Catalog, History, Live};
 use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
-use crate::{admin, embedded, proxy, resolver};
+use crate::{admin, embedded, prober, proxy, resolver};
 use drains::Drains;
 use events::InForce;
 use follow::Following;
@@ -83,11 +83,13 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let following = Arc::new(Following::new(&config.registry, if embedded.is_some() { "embedded" } else { "etcd" }));
     let drains = Arc::new(Mutex::new(Drains::default()));
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), bound.listeners.len());
+    let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
     let sources = Arc::new(reading::sources(&reading::Parts {
         live: &live,
         history: &history,
         following: &following,
         proxy: &proxy,
+        prober: &prober,
         listeners: &bound.listeners,
         drains: &drains,
         leaving: &stops.readiness,
@@ -101,6 +103,7 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let after_swap = events::AfterSwap {
         live: live.clone(),
         proxy: proxy.clone(),
+        prober,
         drains: drains.clone(),
         timings: sources.timings.clone(),
         names: send_names,

@@ -11,6 +11,7 @@ use super::drains::Drains;
 use super::follow::Following;
 use crate::admin::{ProxyReading, Sources};
 use crate::catalog::{History, Live};
+use crate::prober::Prober;
 use crate::proxy::{self, Proxy};
 
 pub struct Parts<'a> {
@@ -18,6 +19,7 @@ pub struct Parts<'a> {
     pub history: &'a Arc<History>,
     pub following: &'a Arc<Following>,
     pub proxy: &'a Proxy,
+    pub prober: &'a Prober,
     pub listeners: &'a [SocketAddr],
     pub drains: &'a Arc<Mutex<Drains>>,
     pub leaving: &'a watch::Receiver<bool>,
@@ -31,6 +33,7 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
         live: parts.live.clone(),
         history: parts.history.clone(),
         timings: Arc::default(),
+        probe_lateness: parts.prober.lateness(),
         registry: Box::new(move || following.reading()),
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
         leaving: parts.leaving.clone(),

@@ -74,6 +74,12 @@ families! {
         "1 while instances are kept that vanished from the registry together.";
     REGISTRY_LIMBO_INSTANCES = Gauge "pointsman_registry_limbo_instances" ["service"]
         "Instances that are kept though the registry has them no more.";
+    PROBES = Counter "pointsman_probes_total" ["service", "result"]
+        "Finished probes of a service's instances by how they ended.";
+    PROBE_SECONDS = Histogram "pointsman_probe_seconds" ["service"]
+        "Probes, from connecting to the end of the answer.";
+    PROBE_LATENESS = Histogram "pointsman_probe_lateness_seconds" []
+        "How long after they were due probes began.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

@@ -8,7 +8,6 @@ use super::fields::Fields;
 pub(super) fn note(policy: &ServicePolicy, fields: &Fields<'_>) {
     let default = ServicePolicy::default();
     let said = [
-        ("probe", policy.probe != default.probe),
         ("sticky", policy.sticky != default.sticky),
         ("zone_aware", policy.zone_aware != default.zone_aware),
     ];

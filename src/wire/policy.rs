@@ -342,7 +342,6 @@ mod tests {
             [
                 "hash_on: is not used by balance \"p2c\", only by \"maglev\" and \"hash\"",
                 "probe.path: is only used by probes of kind \"http\"",
-                "probe: has no effect yet in this version",
                 "prob: unknown field, ignored; did you mean \"probe\"?",
             ]
         );

@@ -25,6 +25,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("pingora_http", &["proxy/"]),
     ("pingora_proxy", &["proxy/"]),
     ("etcd_client", &["registry/", "embedded/"]),
+    ("tokio_rustls", &["prober/"]),
+    ("rustls_native_certs", &["prober/tls.rs"]),
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),

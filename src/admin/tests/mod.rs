@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use super::{ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
-    Address, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, PathMatch, RouteName,
-    RouteSpec, ServiceName,
+    Address, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, PathMatch, ProbeResult,
+    RouteName, RouteSpec, ServiceName,
 };
 use crate::pool::{InFlight, Instance};
 
@@ -52,6 +52,7 @@ impl World {
             live: live.clone(),
             history: history.clone(),
             timings: Arc::default(),
+            probe_lateness: Arc::default(),
             registry: Box::new(move || reading.lock().unwrap().clone()),
             proxy: Box::new(|| ProxyReading {
                 connections: vec![("0.0.0.0:8080".parse().unwrap(), 3)],
@@ -93,6 +94,7 @@ impl World {
         service.stats.requests.record(Duration::from_millis(4));
         service.stats.attempts.record(Duration::from_millis(3));
         service.stats.count_retry(0);
+        service.count_probe(ProbeResult::Status, Duration::from_millis(2));
         world.live.load().routes.routes().iter().find(|r| r.spec.name.as_str() == "shop").unwrap().stats.count(200);
         world
     }
