@@ -53,6 +53,10 @@ impl ProbeResult {
         }
     }
 
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Pass | Self::Draining)
+    }
+
     /// It could be connected to, whatever came of it.
     pub fn is_reachable(self) -> bool {
         !matches!(self, Self::ConnectFailed | Self::ConnectTimeout)
