@@ -113,7 +113,10 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     if send_events.send(from_file).await.is_err() {
         unreachable!("the catalog's end of the channel is still ours");
     }
-    let catalog = Catalog::new(live.clone(), history).with_sources(config.registry.sources.len());
+    let catalog = Catalog::new(live.clone(), history)
+        .with_sources(config.registry.sources.len())
+        .with_secret(config.proxy.sticky_secret.clone())
+        .in_zone(config.proxy.zone.clone());
     tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
     tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
     let reflectors = following.start(&etcd, &send_events, &stops.control);

@@ -33,7 +33,7 @@ use names::Names;
 use pace::Pace;
 pub use snapshot::Snapshot;
 
-use crate::model::{Change, Event, InstanceId, Origin, ServiceName, Verdict};
+use crate::model::{Change, Event, InstanceId, Origin, Secret, ServiceName, Verdict};
 use crate::pool::{Instance, Pool, Service, ServiceStats, Subject, Teller, Turn};
 use crate::routing::RouteBook;
 
@@ -81,6 +81,11 @@ pub struct Catalog {
     limbo_ends: BTreeSet<(Instant, ServiceName)>,
     failures: Arc<Failures>,
     next_generation: u64,
+    /// Where this process runs.
+    zone: Option<Arc<str>>,
+    /// The registry's epoch takes its place where none is configured.
+    secret: Option<Secret>,
+    is_secret_configured: bool,
 }
 
 impl Catalog {
@@ -106,12 +111,27 @@ impl Catalog {
             limbo_ends: BTreeSet::new(),
             failures,
             next_generation: 1,
+            zone: None,
+            secret: None,
+            is_secret_configured: false,
         }
     }
 
     /// The registry counts as known only once so many sources have been heard of, too.
     pub fn with_sources(mut self, n_sources: usize) -> Self {
         self.unheard.extend((0..=u8::MAX).take(n_sources).map(Origin::Source));
+        self
+    }
+
+    pub fn in_zone(mut self, zone: Option<Arc<str>>) -> Self {
+        self.zone = zone;
+        self
+    }
+
+    /// What sessions are sealed with, in place of the registry's epoch.
+    pub fn with_secret(mut self, secret: Option<Secret>) -> Self {
+        self.is_secret_configured = secret.is_some();
+        self.secret = secret;
         self
     }
 
@@ -147,7 +167,8 @@ impl Catalog {
         self.judge_losses(&previous, &mut touched, &mut telling, (now, wall));
 
         let registry_known = self.unheard.is_empty();
-        let mut next = Snapshot { registry_known, ..Snapshot::succeed(&previous, applied.revision) };
+        let secret = self.secret.clone();
+        let mut next = Snapshot { registry_known, secret, ..Snapshot::succeed(&previous, applied.revision) };
         if !routes.is_empty() {
             self.history.routes(&routes, applied.revision, wall);
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));
@@ -201,6 +222,12 @@ impl Catalog {
             }
             // Certificates are kept by the registry for the proxies that terminate TLS; this one does not yet.
             Change::Certificate { .. } => return,
+            Change::Epoch(epoch) => {
+                if !self.is_secret_configured {
+                    self.secret = Some(epoch);
+                }
+                return;
+            }
         };
         let id = self.ground.entry(service.clone()).or_default().absorb(origin, revision, ground_change);
         touched.entry(service).or_default().extend(id);
@@ -300,7 +327,8 @@ impl Catalog {
         }
         let policy = ground.policy(old.as_deref());
         let pool = old.as_deref().map_or(&Pool::default(), |old| &old.pool).succeed(edits);
-        let stats = old.map_or_else(|| Arc::new(ServiceStats::new(self.teller.clone())), |s| s.stats.clone());
+        let new_stats = || Arc::new(ServiceStats::new(self.teller.clone()).in_zone(self.zone.clone()));
+        let stats = old.map_or_else(new_stats, |s| s.stats.clone());
         next.services.insert(name.clone(), Arc::new(Service::new(name.clone(), policy, pool, stats)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{ServiceName, ShardMap};
+use crate::model::{Secret, ServiceName, ShardMap};
 use crate::pool::Service;
 use crate::routing::RouteTable;
 
@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub registry_known: bool,
     /// Counts the snapshots of this process.
     pub sequence: u64,
+    /// What sessions are sealed with: as configured, or the registry's epoch. `None` before that is known.
+    pub secret: Option<Secret>,
     pub routes: Arc<RouteTable>,
     pub services: ShardMap<ServiceName, Arc<Service>>,
 }

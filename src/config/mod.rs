@@ -27,9 +27,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{InstanceId, InstanceSpec, RouteSpec, ServiceName, ServicePolicy};
+use crate::model::{InstanceId, InstanceSpec, RouteSpec, Secret, ServiceName, ServicePolicy};
 
 pub use layers::{Flags, Layers};
 pub use load::{load, load_registry};
@@ -168,6 +169,10 @@ impl Default for AdminConfig {
 pub struct ProxyConfig {
     /// Networks whose X-Forwarded-* fields are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Where this process runs, for services that prefer what is near.
+    pub zone: Option<Arc<str>>,
+    /// What the cookies of sticky sessions are sealed with; `None`: the registry's epoch.
+    pub sticky_secret: Option<Secret>,
     /// Worker threads; the file's 0 has become the number of cores.
     pub workers: usize,
     pub limits: ClientLimits,

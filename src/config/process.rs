@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::Secret;
 use crate::wire::fields::{Fields, Read};
 use crate::wire::node::{Node, quoted};
 use crate::wire::scalar::{boolean, duration, duration_above_zero, named, number, one_of, size, text, word};
@@ -45,9 +46,18 @@ pub(super) fn proxy(fields: &mut Fields<'_>) -> ProxyConfig {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     ProxyConfig {
         trusted_proxies: fields.list("trusted_proxies", named(Network::parse)).unwrap_or_default(),
+        zone: fields.optional("zone", word).map(Into::into),
+        sticky_secret: fields.optional("sticky_secret", secret),
         workers: if workers == 0 { cores() } else { workers },
         limits: limits(&mut fields.section_or_empty("limits")),
         shutdown: shutdown(&mut fields.section_or_empty("shutdown")),
+    }
+}
+
+fn secret(node: &Node) -> Read<Secret> {
+    match text(node)? {
+        said if said.len() >= SECRET_LENGTH_MIN => Ok(Secret::new(said)),
+        _ => Err(format!("is shorter than {SECRET_LENGTH_MIN} characters, so it could be guessed")),
     }
 }
 
@@ -123,6 +133,8 @@ fn filter(node: &Node) -> Read<String> {
     }
 }
 
+/// What a client holds shows whether a guess is right, so guessing must be hopeless.
+const SECRET_LENGTH_MIN: usize = 16;
 /// More threads than any machine we know has cores.
 const WORKERS_MAX: usize = 1024;
 /// A head smaller than this would refuse ordinary browsers.

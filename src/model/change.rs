@@ -1,7 +1,8 @@
 //! What a source of declarations tells the catalog.
 
 use super::{
-    CertificateName, CertificateSpec, InstanceId, InstanceSpec, Override, RouteName, RouteSpec, ServiceName, ServicePolicy,
+    CertificateName, CertificateSpec, InstanceId, InstanceSpec, Override, RouteName, RouteSpec, Secret, ServiceName,
+    ServicePolicy,
 };
 
 /// What one source learned at one moment: one event is one new snapshot, or none.
@@ -27,12 +28,35 @@ pub enum Origin {
 /// One record that is new, different or gone. A list arrives as the changes it makes.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Instance { service: ServiceName, id: InstanceId, spec: InstanceSpec },
-    InstanceGone { service: ServiceName, id: InstanceId, departure: Departure },
-    Override { service: ServiceName, id: InstanceId, value: Option<Override> },
-    Policy { service: ServiceName, policy: Option<Box<ServicePolicy>> },
-    Route { name: RouteName, route: Option<Box<RouteSpec>> },
-    Certificate { name: CertificateName, certificate: Option<Box<CertificateSpec>> },
+    Instance {
+        service: ServiceName,
+        id: InstanceId,
+        spec: InstanceSpec,
+    },
+    InstanceGone {
+        service: ServiceName,
+        id: InstanceId,
+        departure: Departure,
+    },
+    Override {
+        service: ServiceName,
+        id: InstanceId,
+        value: Option<Override>,
+    },
+    Policy {
+        service: ServiceName,
+        policy: Option<Box<ServicePolicy>>,
+    },
+    Route {
+        name: RouteName,
+        route: Option<Box<RouteSpec>>,
+    },
+    Certificate {
+        name: CertificateName,
+        certificate: Option<Box<CertificateSpec>>,
+    },
+    /// Which registry this is: something all who follow it know, and nobody else.
+    Epoch(Secret),
 }
 
 /// How an instance's record went away, as far as the source can tell.

@@ -11,6 +11,7 @@ mod outcome;
 mod policy;
 mod probe;
 mod route;
+mod secret;
 mod shards;
 mod verdict;
 
@@ -25,5 +26,6 @@ pub use policy::{
 };
 pub use probe::ProbeResult;
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
+pub use secret::Secret;
 pub use shards::ShardMap;
 pub use verdict::Verdict;

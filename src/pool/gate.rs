@@ -12,8 +12,9 @@ use arc_swap::ArcSwapOption;
 use super::health::Passive;
 use super::keyed::Keyed;
 use super::pick::Weights;
+use super::spread::{self, Spread, Tiers};
 use super::warmth::{self, Warmth};
-use super::{Instance, Moment, Service, Subject, Turn};
+use super::{Instance, Moment, Service, Standing, Subject, Turn};
 use crate::model::{Lifecycle, Panic, Verdict};
 
 /// Who may be picked now, and with which weight.
@@ -79,6 +80,11 @@ impl Service {
         if standing.addr.is_none() {
             return Err(Out::Unresolved);
         }
+        self.finds_well(instance, now)
+    }
+
+    /// By what was learned of it, whatever is declared.
+    fn finds_well(&self, instance: &Instance, now: Moment) -> Result<(), Out> {
         let health = &instance.state.health;
         if self.policy.probe.is_on() {
             if health.says_draining() {
@@ -88,7 +94,7 @@ impl Service {
                 Verdict::Up => {}
                 Verdict::Down => return Err(Out::Down),
                 // Neither the registry nor a probe speaks for it.
-                Verdict::Unknown if standing.limbo.is_some() => return Err(Out::Limbo),
+                Verdict::Unknown if instance.standing.limbo.is_some() => return Err(Out::Limbo),
                 // Who was there before anything was proven serves until it is judged itself: a start of the proxy must
                 // not send everything to the instance that happens to be probed first.
                 Verdict::Unknown if self.stats.proven_before(health.born) => return Err(Out::Unproven),
@@ -106,6 +112,19 @@ impl Service {
         }
     }
 
+    /// Where a session may go on: at a candidate, at one that is well but not needed for others, and at one that drains
+    /// until its connections begin to be closed.
+    pub(super) fn keeps_session(&self, view: &View, place: u32, now: Moment) -> bool {
+        if view.candidates.binary_search(&place).is_ok() || view.spare.binary_search(&place).is_ok() {
+            return true;
+        }
+        let instance = &self.pool.all()[place as usize];
+        let Standing { lifecycle, addr, .. } = instance.standing;
+        let ends = self.policy.timeouts.drain.mul_f64(SESSIONS_STAY);
+        let drains = lifecycle == Lifecycle::Draining && addr.is_some() && instance.state.drained_for(now) < ends;
+        drains && self.finds_well(instance, now).is_ok()
+    }
+
     pub fn n_admitted(&self, now: Moment) -> usize {
         self.pool.all().iter().filter(|instance| self.admits(instance, now).is_ok()).count()
     }
@@ -113,7 +132,8 @@ impl Service {
     /// Why an instance gets no new requests, in words for an operator; `None` when it does.
     pub fn reason(&self, instance: &Instance, now: Moment) -> Option<String> {
         let health = &instance.state.health;
-        Some(match self.admits(instance, now).err()? {
+        let Err(out) = self.admits(instance, now) else { return self.why_spared(instance, now) };
+        Some(match out {
             Out::Down => format!("probes found it down {} ago: {}", ago(now.since(health.verdict_at())), health.verdict_said()),
             Out::Unproven => match health.probe_said() {
                 said if said.is_empty() => "new, and not yet probed".to_owned(),
@@ -123,6 +143,12 @@ impl Service {
             Out::HalfOpen => format!("ejected: {}; its time is over, one request is its trial", health.ejection_cause()),
             declared => instance.reason().map_or_else(|| declared.to_string(), str::to_owned),
         })
+    }
+
+    fn why_spared(&self, instance: &Instance, now: Moment) -> Option<String> {
+        let view = self.view(now);
+        let is_spared = view.spare.binary_search(&self.pool.place(&instance.id)?).is_ok();
+        is_spared.then(|| spread::why_spared(self, instance, &view.candidates))
     }
 
     /// The view that holds now.
@@ -153,6 +179,7 @@ impl Service {
         let (mut trials, mut until) = (Vec::new(), now + VIEW_LASTS_MAX);
         // Admitted ones; and those that panic would use as well.
         let (mut admitted, mut reserve, mut unproven, mut n_judged) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
+        let mut tiers = Tiers::default();
         for (place, instance) in (0..).zip(self.pool.all()) {
             let verdict = self.admits(instance, now);
             match verdict {
@@ -164,16 +191,21 @@ impl Service {
             }
             if matches!(verdict, Ok(()) | Err(Out::HalfOpen | Out::Ejected(_) | Out::Down)) {
                 n_judged += 1;
+                tiers.count(instance, verdict.is_ok());
                 if verdict.is_ok() || !instance.state.health.is_unreachable() {
                     reserve.push(place);
                 }
             }
         }
         let panic = match self.policy.panic {
-            Panic::Below(percent) => admitted.len() * 100 < usize::from(percent) * n_judged && reserve.len() > admitted.len(),
+            Panic::Below(percent) => {
+                let are_few = admitted.len() * 100 < usize::from(percent) * n_judged;
+                are_few && reserve.len() > admitted.len() && !tiers.are_enough()
+            }
             Panic::Fail => false,
         };
         let mut candidates = if panic { reserve } else { admitted };
+        let is_spread = !panic && !candidates.is_empty();
         if candidates.is_empty() {
             // Nothing speaks against them, and nobody else is there.
             candidates = unproven;
@@ -184,7 +216,11 @@ impl Service {
         }
         let weight = |(place, factor): (&u32, u32)| u32::from(self.pool.all()[*place as usize].standing.weight) * factor;
         let weights: Vec<u32> = candidates.iter().zip(factors).map(weight).collect();
-        let (spare, weights) = (Vec::new(), Weights::new(&weights));
+        let Spread { candidates, weights, spare } = match is_spread {
+            true => spread::spread(self, candidates, weights, &tiers),
+            false => Spread { candidates, weights, spare: Vec::new() },
+        };
+        let weights = Weights::new(&weights);
         // Making it may take milliseconds, and most of the time nothing has become of the candidates.
         let same = last.filter(|last| last.candidates == candidates && last.weights == weights);
         let keyed = match same {
@@ -238,6 +274,8 @@ fn ago(span: Duration) -> String {
     humantime::format_duration(Duration::from_secs(span.as_secs().max(u64::from(span.subsec_millis() > 0)))).to_string()
 }
 
+/// Of a drain: in its last fifth connections are closed, one after the other.
+const SESSIONS_STAY: f64 = 0.8;
 /// A view is made anew now and then even if nobody said that anything changed.
 const VIEW_LASTS_MAX: Duration = Duration::from_secs(5);
 /// How often the weights of those that warm up are raised.

@@ -103,6 +103,8 @@ pub struct InstanceState {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// The service's turn at which it was picked last.
     last_turn: AtomicU64,
+    /// Since when it drains; 0 while it does not.
+    draining_since: AtomicU64,
     /// How long its answers take of late.
     pub(super) latency_now: Latency,
     /// Allocated by the first attempt: most of a large registry is idle on any one proxy.
@@ -118,6 +120,7 @@ impl InstanceState {
             in_flight: AtomicU32::new(0),
             outcomes: Default::default(),
             last_turn: AtomicU64::new(0),
+            draining_since: AtomicU64::new(0),
             latency_now: Latency::default(),
             latency: OnceLock::new(),
         }
@@ -141,6 +144,23 @@ impl InstanceState {
 
     pub fn latency(&self) -> Option<&Histogram> {
         self.latency.get().map(|h| &**h)
+    }
+
+    /// It was declared to drain, or not to. Only the first word of a drain sets when it began.
+    pub fn drains(&self, is_draining: bool, now: Moment) {
+        if !is_draining {
+            self.draining_since.store(0, Ordering::Relaxed);
+        } else {
+            let _ = self.draining_since.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// How long it has been draining; nothing if it is not.
+    pub fn drained_for(&self, now: Moment) -> Duration {
+        match self.draining_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => now.since(Moment::from_millis(since)),
+        }
     }
 
     pub(super) fn last_turn(&self) -> u64 {

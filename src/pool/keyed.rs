@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn pick(service: &Service, key: usize, tried: &[u64]) -> Option<InFlight> {
-        let ask = Ask { tried, key: Some(Key::of(key.to_string().as_bytes())), now: NOW };
+        let ask = Ask { tried, key: Some(Key::of(key.to_string().as_bytes())), now: NOW, ..Ask::default() };
         service.pick(ask, &mut fastrand::Rng::with_seed(key as u64)).ok()
     }
 

@@ -24,6 +24,7 @@ mod pick;
 mod rendezvous;
 mod round_robin;
 mod service;
+mod spread;
 mod stats;
 mod turn;
 mod turnstile;

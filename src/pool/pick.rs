@@ -71,7 +71,11 @@ impl Pool {
     }
 
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
-        self.all.binary_search_by(|i| i.id.cmp(id)).ok().map(|at| &self.all[at])
+        self.place(id).map(|at| &self.all[at as usize])
+    }
+
+    pub(super) fn place(&self, id: &InstanceId) -> Option<u32> {
+        self.all.binary_search_by(|i| i.id.cmp(id)).ok().map(|at| at as u32)
     }
 
     /// Nobody may be picked: is there nobody, or nobody well?

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::gate::Gate;
+use super::gate::{Gate, View};
 use super::{InFlight, Instance, Key, Moment, PickError, Pool, ServiceStats, Subject, Turn};
-use crate::model::{Balance, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
+use crate::model::{Balance, InstanceId, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
 
 /// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Ask<'a> {
     pub tried: &'a [u64],
     /// What `hash` and `maglev` go by; `None`: the request does not carry it.
     pub key: Option<Key>,
+    /// Where its session is: it goes there first.
+    pub session: Option<&'a InstanceId>,
     pub now: Moment,
 }
 
@@ -37,6 +39,9 @@ impl Service {
     pub fn pick(&self, ask: Ask<'_>, rng: &mut fastrand::Rng) -> Result<InFlight, PickError> {
         let view = self.view(ask.now);
         if ask.tried.is_empty() {
+            if let Some(instance) = self.session(&view, ask) {
+                return Ok(InFlight::begin(instance.clone()));
+            }
             let mut trials = view.trials.iter().map(|place| &self.pool.all()[*place as usize]);
             if let Some(instance) = trials.find(|i| i.state.health.take_trial(ask.now)) {
                 return Ok(InFlight::begin_trial(instance.clone()));
@@ -44,6 +49,12 @@ impl Service {
         }
         let instance = self.choose(&view, ask, rng)?.clone();
         Ok(if view.panic { InFlight::begin_in_panic(instance) } else { InFlight::begin(instance) })
+    }
+
+    fn session(&self, view: &View, ask: Ask<'_>) -> Option<&Arc<Instance>> {
+        let place = self.pool.place(ask.session?)?;
+        let instance = &self.pool.all()[place as usize];
+        (self.keeps_session(view, place, ask.now) && instance.has_room()).then_some(instance)
     }
 
     /// How a request would be refused now, if it would: for those who ask without sending one.
@@ -134,3 +145,72 @@ impl Service {
 
 /// A failure is as bad as an answer that took this long, however soon it came.
 const FAILURE_TAKES: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Lifecycle;
+    use crate::pool::pick::tests::{NOW, instance, service_of};
+
+    /// Whether all of ten requests of a session at the third instance go there, so many seconds from now.
+    fn stays(service: &Service, seconds: u64) -> bool {
+        let (id, mut rng) = (service.pool.all()[2].id.clone(), fastrand::Rng::with_seed(1));
+        let ask = Ask { session: Some(&id), now: NOW + Duration::from_secs(seconds), ..Ask::default() };
+        let held: Vec<_> = (0..10).map(|_| service.pick(ask, &mut rng).unwrap()).collect();
+        held.iter().all(|held| held.instance().id == id)
+    }
+
+    fn service(lifecycle: Lifecycle, weight: u16) -> Service {
+        let all = (0..4).map(|n| if n == 2 { instance(n, weight, lifecycle) } else { instance(n, 100, Lifecycle::Ready) });
+        let service = service_of(all.collect(), Balance::P2c);
+        service.pool.all()[2].state.drains(lifecycle == Lifecycle::Draining, NOW);
+        service
+    }
+
+    #[test]
+    fn a_session_stays_at_its_instance_however_busy_that_is() {
+        assert!(stays(&service(Lifecycle::Ready, 100), 0));
+    }
+
+    #[test]
+    fn a_session_stays_while_its_instance_drains_until_connections_are_closed() {
+        let draining = service(Lifecycle::Draining, 100);
+        assert!(stays(&draining, 0) && stays(&draining, 23));
+        assert!(!stays(&draining, 24), "in the last fifth of 30 s");
+        draining.pool.all()[2].state.drains(true, NOW + Duration::from_secs(20));
+        assert!(!stays(&draining, 24), "saying it again does not begin it again");
+    }
+
+    #[test]
+    fn a_session_leaves_an_instance_that_must_not_be_asked() {
+        assert!(!stays(&service(Lifecycle::Maintenance, 100), 0));
+        assert!(!stays(&service(Lifecycle::Ready, 0), 0));
+        for lifecycle in [Lifecycle::Ready, Lifecycle::Draining] {
+            let down = service(lifecycle, 100);
+            down.settle(&down.pool.all()[2], Verdict::Down, true, "status 500", NOW);
+            assert!(!stays(&down, 0), "{lifecycle}");
+            let ejected = service(lifecycle, 100);
+            ejected.pool.all()[2].state.health.eject(NOW + Duration::from_secs(10));
+            ejected.stats.changed();
+            assert!(!stays(&ejected, 0), "{lifecycle}");
+        }
+    }
+
+    #[test]
+    fn a_session_of_an_instance_that_is_gone_or_full_or_was_tried_goes_elsewhere() {
+        let service = service(Lifecycle::Ready, 100);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let gone = InstanceId::parse("gone").unwrap();
+        assert!(service.pick(Ask { session: Some(&gone), now: NOW, ..Ask::default() }, &mut rng).is_ok());
+        let (id, tried) = (service.pool.all()[2].id.clone(), [service.pool.all()[2].state.generation]);
+        let retry = service.pick(Ask { session: Some(&id), tried: &tried, now: NOW, ..Ask::default() }, &mut rng).unwrap();
+        assert_ne!(retry.instance().id, id);
+        let mut limited = Arc::unwrap_or_clone(instance(0, 100, Lifecycle::Ready));
+        Arc::make_mut(&mut limited.spec).max_requests = 1;
+        let id = limited.id.clone();
+        let service = service_of(vec![Arc::new(limited), instance(1, 100, Lifecycle::Ready)], Balance::P2c);
+        let ask = Ask { session: Some(&id), now: NOW, ..Ask::default() };
+        let held = [service.pick(ask, &mut rng).unwrap(), service.pick(ask, &mut rng).unwrap()];
+        assert_eq!((held[0].instance().id == id, held[1].instance().id == id), (true, false));
+    }
+}

@@ -1,7 +1,7 @@
 //! Counts of a service, as atomics that the request path adds to and the admin endpoint reads.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::latency::Latency;
@@ -38,6 +38,8 @@ pub struct ServiceStats {
     pub(super) budget: Window,
     /// Moves with everything that may change who is picked.
     changes: AtomicU64,
+    /// Where this process runs.
+    pub(super) zone: Option<Arc<str>>,
     /// When a probe first found one of the instances up.
     proven_at: AtomicU64,
     /// The last view was one of panic.
@@ -53,6 +55,10 @@ pub const RETRY_CAUSES: [&str; 4] = ["connect_failed", "connect_timeout", "reset
 impl ServiceStats {
     pub fn new(teller: Teller) -> Self {
         Self { teller, ..Self::default() }
+    }
+
+    pub fn in_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// `cause` is an index into `RETRY_CAUSES`.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::arrival::Arrival;
 use super::head::RequestHead;
 use super::key::key;
 use super::queue;
 use super::reply::Refusal;
+use super::sticky::Sticky;
 use crate::catalog::Snapshot;
 use crate::model::{Outcome, ServicePolicy};
 use crate::pool::{Ask, InFlight, Instance, Key, Moment, PickError, Place, Service, Why};
@@ -31,6 +32,8 @@ pub struct Forwarding {
     pub attempts: Vec<AttemptRecord>,
     /// For services that pick by one.
     key: Option<Key>,
+    /// For services with sticky sessions.
+    sticky: Option<Sticky>,
     tried: Vec<u64>,
     current: Option<Attempt>,
     /// Among the service's running requests. Declared behind `current`, so that it is given back after the instance.
@@ -118,10 +121,15 @@ impl Forwarding {
         head: &RequestHead<'_>,
         arrival: &Arrival,
     ) -> Self {
+        let sticky = service.as_ref().and_then(|service| {
+            let (policy, secret) = (service.policy.sticky.as_ref()?, snapshot.secret.as_ref()?);
+            Sticky::of(policy, &service.name, secret, head, arrival)
+        });
         let earlier = head.headers.get(ATTEMPT_FIELD).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u32>().ok());
         Self {
             route,
             key: service.as_ref().and_then(|service| key(&service.policy, head, arrival)),
+            sticky,
             service,
             revision: snapshot.revision,
             sequence: snapshot.sequence,
@@ -186,15 +194,19 @@ impl Forwarding {
         let again = self.attempts.last().filter(|last| !self.tried.contains(&last.instance.state.generation));
         let held = match again {
             Some(last) => InFlight::begin(last.instance.clone()),
-            None => match (service.pick(Ask { tried: &self.tried, key: self.key, now }, rng), self.last_failure) {
-                (Ok(held), _) => held,
-                (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
-                (Err(PickError::Full), None) => return Err(Refusal::Overflow),
-                (Err(error), None) => {
-                    service.stats.refused.fetch_add(1, Ordering::Relaxed);
-                    return Err(error.into());
+            None => {
+                let session = self.sticky.as_ref().and_then(Sticky::instance);
+                let ask = Ask { tried: &self.tried, key: self.key, session, now };
+                match (service.pick(ask, rng), self.last_failure) {
+                    (Ok(held), _) => held,
+                    (Err(_), Some(failure)) => return Err(Refusal::Upstream(failure)),
+                    (Err(PickError::Full), None) => return Err(Refusal::Overflow),
+                    (Err(error), None) => {
+                        service.stats.refused.fetch_add(1, Ordering::Relaxed);
+                        return Err(error.into());
+                    }
                 }
-            },
+            }
         };
         let wants_fresh = again.is_some();
         self.current = Some(Attempt::begin(held, started, wants_fresh));
@@ -219,6 +231,11 @@ impl Forwarding {
             attempt.pushes_back = pushes_back;
             service.answered(&mut attempt.held, Outcome::of_status(status, pushes_back), took, Moment::of(now));
         }
+    }
+
+    /// What the answer that is passed on adds as `Set-Cookie`: the client's session is at another instance from now on.
+    pub fn set_cookie(&self) -> Option<HeaderValue> {
+        self.sticky.as_ref()?.cookie(&self.current.as_ref()?.instance().id)
     }
 
     /// Whether a gateway's error is thrown away for another instance's answer. That takes a retry out of the budget at

@@ -24,6 +24,7 @@ mod reply;
 mod route;
 mod sockets;
 mod stats;
+mod sticky;
 #[cfg(test)]
 mod tests;
 

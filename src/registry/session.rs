@@ -20,7 +20,7 @@ use super::pulse::{Beat, Pulse};
 use super::reflector::Reflector;
 use super::snapshot::Snapshot;
 use super::status::{RegistryStatus, RelistReason, Source};
-use crate::model::Event;
+use crate::model::{Change, Event, Origin, Secret};
 
 /// What outlives a connection.
 pub struct Follower {
@@ -87,8 +87,12 @@ impl Follower {
         self.connected(etcd);
         self.not_listed_before = Instant::now() + RELIST_EVERY;
 
-        let applied = self.reflector.conclude(listing, sighting.revision);
+        let mut applied = self.reflector.conclude(listing, sighting.revision);
         let epoch = applied.meta.as_deref().and_then(epoch_of).or(identity.epoch);
+        let is_news = self.lineage.as_ref().is_none_or(|was| was.judge_epoch(epoch.as_deref()).is_some());
+        if is_news && self.reflector.layout().origin() == Origin::Registry {
+            applied.changes.extend(epoch.as_deref().map(|epoch| Change::Epoch(Secret::new(epoch))));
+        }
         self.lineage = Some(Lineage::new(sighting, epoch));
         self.status.relisted(reason);
         self.status.answered();

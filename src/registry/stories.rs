@@ -233,6 +233,7 @@ async fn another_epoch_is_another_registry() {
     put(&mut client, "s/b", "10.0.0.2:80").await;
     following.eventually("what comes after", |seen, _| seen.map.len() == 2).await;
     assert_eq!(following.relists(), BTreeMap::from([("epoch", 1), ("start", 1)]));
+    assert_eq!(following.look(|seen| seen.n_epochs), 2, "said once each");
     following.stop().await;
 }
 

@@ -17,7 +17,6 @@ pub(crate) mod fields;
 mod foreign;
 mod instance;
 pub(crate) mod node;
-mod not_yet;
 mod policy;
 mod policy_json;
 mod presence;

@@ -10,7 +10,6 @@ use super::certificate::pem;
 use super::fields::{Fields, Read};
 use super::instance::path;
 use super::node::{Node, Value, quoted};
-use super::not_yet;
 use super::record::read_json;
 use super::scalar::{
     boolean, duration, duration_above_zero, header_name, method, number, one_of, percent, show_duration, size, text, word,
@@ -33,6 +32,10 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
             fields.odd(key, format!("is not used by balance {:?}, only by \"maglev\" and \"hash\"", balance.as_str()));
         }
     }
+    let zone_aware = fields.or("zone_aware", default.zone_aware, boolean);
+    if zone_aware && by_key {
+        fields.odd("zone_aware", "is not used by balance \"maglev\" and \"hash\": proxies of two zones would disagree");
+    }
     let policy = ServicePolicy {
         balance,
         hash_on,
@@ -46,10 +49,9 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
         limits: limits(&mut fields.section_or_empty("limits")),
         sticky: fields.section("sticky").and_then(|mut sticky| self::sticky(&mut sticky)),
         protection: protection(&mut fields.section_or_empty("protection")),
-        zone_aware: fields.or("zone_aware", default.zone_aware, boolean),
+        zone_aware,
         tls: fields.section("tls").map(|mut tls| self::tls(&mut tls)),
     };
-    not_yet::note(&policy, fields);
     policy
 }
 
@@ -254,8 +256,7 @@ mod tests {
 
     fn read(value: &str) -> ServicePolicy {
         let parsed = parse_policy(value.as_bytes()).unwrap();
-        let unexpected: Vec<_> = parsed.warnings.iter().filter(|w| !w.message.contains("no effect yet")).collect();
-        assert!(unexpected.is_empty(), "{unexpected:?}");
+        assert!(parsed.warnings.is_empty(), "{:?}", parsed.warnings);
         parsed.value
     }
 
@@ -319,18 +320,6 @@ mod tests {
     fn fields_that_contradict_each_other_are_problems() {
         assert_eq!(problems(r#"{"probe":{"interval":"2s"}}"#), ["probe.timeout: 2s is not shorter than the interval, 2s"]);
         assert_eq!(problems(r#"{"ejection":{"base":"10m"}}"#), ["ejection.base: 10m is longer than max, 5m"]);
-    }
-
-    #[test]
-    fn what_has_no_effect_yet_is_told_and_a_default_is_not() {
-        let odd =
-            |value: &str| parse_policy(value.as_bytes()).unwrap().warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(odd(&crate::wire::policy_json(&ServicePolicy::default()).to_string()), [""; 0]);
-        assert_eq!(odd(r#"{"balance":"least_conn","retry":{"attempts":2},"timeouts":{"idle":"1s"}}"#), [""; 0]);
-        assert_eq!(
-            odd(r#"{"balance":"maglev","sticky":{"cookie":"s"},"retry":{"budget_floor":9},"panic":"fail"}"#),
-            ["sticky: has no effect yet in this version"]
-        );
     }
 
     #[test]

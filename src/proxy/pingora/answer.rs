@@ -34,6 +34,14 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     session.as_downstream_mut().finish_body().await
 }
 
+/// Remembers with the client which instance answered, where its service wants that.
+pub fn stick(response: &mut ResponseHeader, ctx: &RequestCtx) {
+    if let Some(cookie) = ctx.way().and_then(|way| way.forwarding.set_cookie()) {
+        // Beside those of the instance.
+        let _ = response.append_header(header::SET_COOKIE, cookie);
+    }
+}
+
 /// `X-Pointsman-…` for a trusted client that asked for them.
 pub fn explain(response: &mut ResponseHeader, ctx: &RequestCtx) {
     if !ctx.arrived.as_ref().is_some_and(|a| a.arrival.debug) {

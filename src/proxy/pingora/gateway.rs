@@ -196,6 +196,7 @@ impl ProxyHttp for Gateway {
         if *self.ending.borrow() {
             session.set_keepalive(None);
         }
+        answer::stick(response, ctx);
         answer::explain(response, ctx);
         Ok(())
     }

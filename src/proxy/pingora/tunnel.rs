@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -165,7 +165,7 @@ async fn prepare(
     let Stage::Forwarding(way) = std::mem::replace(&mut ctx.stage, Stage::HandedOver) else { return Err(Failure::Invalid) };
     let Some(arrived) = ctx.arrived.take() else { return Err(Failure::Invalid) };
     let idle = way.forwarding.policy().map_or(Duration::ZERO, |p| p.timeouts.upgraded_idle);
-    let mut opening = switching(&response);
+    let mut opening = switching(&response, way.forwarding.set_cookie());
     opening.extend_from_slice(&parts.read_buf);
     let header = session.req_header();
     let link = arrived.link.clone();
@@ -191,12 +191,15 @@ async fn prepare(
 }
 
 /// The head of the 101 as the client gets it.
-fn switching(response: &Response<Incoming>) -> Vec<u8> {
+fn switching(response: &Response<Incoming>, set_cookie: Option<HeaderValue>) -> Vec<u8> {
     let mut fields: HeaderMap = response.headers().clone();
     let protocol = fields.get(UPGRADE).cloned();
     forward::rewrite_response(&mut fields, response.status(), response.version());
     if let Some(protocol) = protocol {
         forward::ask_upgrade(&mut fields, protocol);
+    }
+    if let Some(cookie) = set_cookie {
+        fields.append(SET_COOKIE, cookie);
     }
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     for (name, value) in &fields {
@@ -223,6 +226,7 @@ async fn pass_on(session: &mut Session, ctx: &mut RequestCtx, response: Response
     if has_body && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
+    answer::stick(&mut header, ctx);
     answer::explain(&mut header, ctx);
     session.as_downstream_mut().write_response_header(Box::new(header)).await?;
     loop {

@@ -37,7 +37,14 @@ pub struct Setup {
 /// A world with the service `api` for every path. One worker, so that a story's connections meet.
 pub fn world() -> Setup {
     let shutdown = ShutdownConfig { grace: Duration::ZERO, drain: Duration::from_secs(5) };
-    let config = ProxyConfig { trusted_proxies: vec![], workers: 1, limits: ClientLimits::default(), shutdown };
+    let config = ProxyConfig {
+        trusted_proxies: vec![],
+        zone: None,
+        sticky_secret: None,
+        workers: 1,
+        limits: ClientLimits::default(),
+        shutdown,
+    };
     Setup { config, policy: ServicePolicy::default(), protocol: Protocol::Http }
 }
 

@@ -217,6 +217,8 @@ pub struct Seen {
     pub events: Vec<(u64, usize)>,
     /// Departures, as `service/id Deleted`.
     pub gone: Vec<String>,
+    /// How often the registry's identity was said.
+    pub n_epochs: usize,
 }
 
 impl Following {
@@ -270,7 +272,10 @@ impl Following {
 }
 
 impl Seen {
-    fn note(&mut self, event: Event) {
+    fn note(&mut self, mut event: Event) {
+        let n_changes = event.changes.len();
+        event.changes.retain(|change| !matches!(change, Change::Epoch(_)));
+        self.n_epochs += n_changes - event.changes.len();
         self.events.push((event.revision, event.changes.len()));
         for change in event.changes {
             match change {
