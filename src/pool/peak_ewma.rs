@@ -2,8 +2,8 @@
 //! ten seconds, times (in flight + 1), over the weight.
 //!
 //! A newcomer is expected to take what the service takes on average, and so is, little by little, whoever is not asked.
-//! A failure counts as an answer after five seconds at least. Idle instances are a tie unless one is twice as slow:
-//! noise must not decide where all of a quiet service's requests go.
+//! A failure counts as an answer after five seconds at least. Idle instances are a tie unless one is twice as slow, and
+//! by more than what opening a connection may take: noise must not decide where all of a quiet service's requests go.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,8 @@ pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidat
         let (other_takes, best_takes) = (expected(other), expected(best));
         let (other_load, best_load) = (load(other, best, now), load(best, other, now));
         if other_load == 0 && best_load == 0 {
-            let is_tie = other_takes < best_takes * ALIKE && best_takes < other_takes * ALIKE;
+            let (sooner, later) = (other_takes.min(best_takes), other_takes.max(best_takes));
+            let is_tie = later < sooner * ALIKE || later - sooner < ALIKE_US;
             return if is_tie { other.waited_longer(&best) } else { other_takes < best_takes };
         }
         let cost = |takes: f64, load: u32, weight: u32| takes * (f64::from(load) + 1.0) / f64::from(weight.max(1));
@@ -32,6 +33,8 @@ pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidat
 
 /// Up to this factor, two idle instances take as long.
 const ALIKE: f64 = 2.0;
+/// And if this is all that lies between them.
+const ALIKE_US: f64 = 5_000.0;
 
 #[cfg(test)]
 mod tests {
@@ -71,8 +74,10 @@ mod tests {
 
     #[test]
     fn differences_that_may_be_noise_decide_nothing_among_the_idle() {
-        let shares = shares(&[10, 11, 12, 13], 2000);
-        assert!(shares.iter().all(|n| (400..600).contains(n)), "{shares:?}");
+        for takes_ms in [[10, 11, 12, 13], [1, 2, 3, 5]] {
+            let shares = shares(&takes_ms, 2000);
+            assert!(shares.iter().all(|n| (400..600).contains(n)), "{takes_ms:?}: {shares:?}");
+        }
     }
 
     #[test]

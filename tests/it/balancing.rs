@@ -1,6 +1,8 @@
 //! How requests are shared among the instances of a service.
 
-use crate::world::World;
+use serde_json::Value;
+
+use crate::world::{Ask, World};
 
 #[test]
 fn round_robin_is_exact_and_keeps_to_the_weights() {
@@ -23,6 +25,7 @@ fn every_way_to_pick_honours_weights() {
     };
     weigh(&light, 50);
     weigh(&heavy, 150);
+    // `peak_ewma` does too, as far as instances are equally fast, which nobody can promise on a busy machine.
     for balance in ["p2c", "random", "least_conn", "round_robin"] {
         world.put("/services/app", &format!(r#"{{"balance":"{balance}"}}"#));
         let tally = world.get_many("/", 800);
@@ -37,7 +40,7 @@ fn every_way_to_pick_honours_weights() {
 
 #[test]
 fn the_busy_instance_is_avoided() {
-    for balance in ["p2c", "least_conn"] {
+    for balance in ["p2c", "peak_ewma", "least_conn"] {
         let (world, [one, two]) = World::serving(["one", "two"]);
         world.put("/services/app", &format!(r#"{{"balance":"{balance}"}}"#));
         let waiting = world.begin_many("/held", 2);
@@ -49,4 +52,95 @@ fn the_busy_instance_is_avoided() {
         two.release();
         waiting.ends().all_served(2);
     }
+}
+
+/// Where each of these users' requests go.
+fn owners(world: &World, n_users: usize) -> Vec<String> {
+    let ask = |user| Ask::get("/").with("x-user", &format!("user-{user}"));
+    (0..n_users).map(|user| world.get(ask(user)).from().to_owned()).collect()
+}
+
+#[test]
+fn a_key_goes_to_the_same_instance_through_every_proxy() {
+    let (world, upstreams) = World::serving(["a", "b", "c", "d", "e"]);
+    let second = World::setup().endpoints(&[world.registry_url()]).start();
+    for balance in ["hash", "maglev"] {
+        let policy = format!(r#"{{"balance":"{balance}","hash_on":"header:X-User"}}"#);
+        second.applied(world.put("/services/app", &policy));
+        let first = owners(&world, 40);
+        assert_eq!(first, owners(&second, 40), "{balance}");
+        assert!(upstreams.iter().filter(|u| first.contains(&u.name)).count() >= 4, "{balance} spreads the keys: {first:?}");
+
+        second.applied(world.delete("/instances/app/c"));
+        let after = owners(&world, 40);
+        assert_eq!(after, owners(&second, 40), "{balance}");
+        if balance == "hash" {
+            assert!(first.iter().zip(&after).all(|(before, after)| before == after || before == "c"), "others' keys moved");
+        }
+        second.applied(world.put("/instances/app/c", &upstreams[2].address.to_string()));
+        assert_eq!(owners(&world, 40), first, "{balance}: who comes back has its keys again");
+        let keyless = world.get_many("/", 50);
+        assert!(upstreams.iter().all(|u| keyless.from(&u.name) > 0), "{balance}: without a key by load: {keyless:?}");
+    }
+}
+
+/// `(id, share in percent)` of the candidates, and the others with their reasons, as `explain` tells them.
+fn explained(world: &World) -> (Vec<(String, f64)>, Vec<(String, String)>) {
+    let said = world.admin("/api/v1/explain?url=http://app.example/").json();
+    let text = |of: &Value, key: &str| of[key].as_str().expect("a text").to_owned();
+    let all = |key: &str| said[key].as_array().expect("a list").clone();
+    let candidates = all("candidates").iter().map(|c| (text(c, "id"), c["share_percent"].as_f64().expect("a number"))).collect();
+    (candidates, all("others").iter().map(|o| (text(o, "id"), text(o, "reason"))).collect())
+}
+
+fn register(world: &World, upstream: &crate::world::upstream::Upstream, more: &str) {
+    world.put(&format!("/instances/app/{}", upstream.name), &format!(r#"{{"address":"{}",{more}}}"#, upstream.address));
+}
+
+#[test]
+fn the_next_tier_takes_what_the_first_cannot() {
+    let (world, [one, two, reserve]) = World::serving(["one", "two", "reserve"]);
+    world.put("/services/app", r#"{"probe":{"kind":"none"},"slow_start":"0s"}"#);
+    register(&world, &reserve, r#""tier":1"#);
+    let tally = world.get_many("/", 100);
+    assert_eq!((tally.served(), tally.from("reserve")), (100, 0));
+    let (candidates, others) = explained(&world);
+    assert_eq!(candidates, [("one".to_owned(), 50.0), ("two".to_owned(), 50.0)]);
+    let why = "in reserve: of tier 1, and the tiers before it carry all".to_owned();
+    assert_eq!(others, [("reserve".to_owned(), why)]);
+
+    drop(two);
+    world.eventually("the dead one is ejected, and half a tier carries seventy percent", || {
+        world.get_many("/", 20).all_served(20);
+        explained(&world).0 == [("one".to_owned(), 70.0), ("reserve".to_owned(), 30.0)]
+    });
+    assert!(world.get_many("/", 100).from("reserve") > 5);
+
+    register(&world, &one, r#""state":"draining""#);
+    world.delete("/instances/app/two");
+    assert_eq!(world.get_many("/", 50).from("reserve"), 50);
+}
+
+#[test]
+fn a_zone_that_can_carry_its_part_keeps_its_requests() {
+    let world = World::setup().config("[proxy]\nzone = \"here\"\n").start();
+    let upstreams = world.serve("app", ["a", "b", "c", "d", "e", "f"]);
+    for (n, upstream) in upstreams.iter().enumerate() {
+        register(&world, upstream, if n < 3 { r#""zone":"here""# } else { r#""zone":"there""# });
+    }
+    let here = |n: usize| {
+        let tally = world.get_many("/", n);
+        ["a", "b", "c"].map(|name| tally.from(name)).iter().sum::<usize>()
+    };
+    assert!((60..140).contains(&here(200)), "without zone_aware");
+    world.put("/services/app", r#"{"zone_aware":true}"#);
+    assert_eq!(here(100), 100);
+    let (candidates, others) = explained(&world);
+    assert_eq!(candidates.len(), 3);
+    assert_eq!(others[0].1, "in reserve: of zone there, and nearer ones have room");
+    // Two of six for a zone that has half of the traffic: two thirds stay.
+    register(&world, &upstreams[2], r#""zone":"there""#);
+    let (candidates, _) = explained(&world);
+    let stay: f64 = candidates.iter().filter(|(id, _)| id == "a" || id == "b").map(|(_, share)| share).sum();
+    assert!((stay - 66.67).abs() < 0.1, "{candidates:?}");
 }

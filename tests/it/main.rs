@@ -42,6 +42,8 @@ mod routing;
 mod shutdown;
 /// Instances that other programs registered.
 mod sources;
+/// A client comes back to where it was.
+mod sticky;
 
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;
