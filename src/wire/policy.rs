@@ -36,7 +36,7 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
     if zone_aware && by_key {
         fields.odd("zone_aware", "is not used by balance \"maglev\" and \"hash\": proxies of two zones would disagree");
     }
-    let policy = ServicePolicy {
+    ServicePolicy {
         balance,
         hash_on,
         hash_bound,
@@ -51,8 +51,7 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
         protection: protection(&mut fields.section_or_empty("protection")),
         zone_aware,
         tls: fields.section("tls").map(|mut tls| self::tls(&mut tls)),
-    };
-    policy
+    }
 }
 
 fn probe(fields: &mut Fields<'_>) -> ProbePolicy {

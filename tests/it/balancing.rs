@@ -84,8 +84,13 @@ fn a_key_goes_to_the_same_instance_through_every_proxy() {
     }
 }
 
-/// `(id, share in percent)` of the candidates, and the others with their reasons, as `explain` tells them.
-fn explained(world: &World) -> (Vec<(String, f64)>, Vec<(String, String)>) {
+/// By id, in percent.
+type Shares = Vec<(String, f64)>;
+/// By id.
+type Reasons = Vec<(String, String)>;
+
+/// The candidates and the others, as `explain` tells them.
+fn explained(world: &World) -> (Shares, Reasons) {
     let said = world.admin("/api/v1/explain?url=http://app.example/").json();
     let text = |of: &Value, key: &str| of[key].as_str().expect("a text").to_owned();
     let all = |key: &str| said[key].as_array().expect("a list").clone();
