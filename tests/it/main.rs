@@ -26,6 +26,8 @@ mod forwarding;
 mod limits;
 /// Slow and silent clients.
 mod patience;
+/// Every instance is asked how it is.
+mod probing;
 /// What vanishes from the registry is not always dead.
 mod protection;
 /// HTTP/1.1, HTTP/2, gRPC, WebSocket, events.

@@ -10,8 +10,14 @@ use crate::world::{Ask, World};
 /// The drill that other proxies fail with 50 % and 60 % errors at default settings.
 #[test]
 fn one_of_two_instances_refuses_connections_and_nobody_notices() {
-    let (world, [_one]) = World::serving(["one"]);
-    world.put("/instances/app/dead", &free_address().to_string());
+    let world = World::new();
+    let one = world.upstream("one");
+    // Both come at once: one that came later would get nothing before it has passed a probe.
+    world.transact(&[
+        ("/instances/app/dead".into(), Some(free_address().to_string())),
+        ("/instances/app/one".into(), Some(one.address.to_string())),
+        ("/routes/app".into(), Some(r#"{"service":"app"}"#.into())),
+    ]);
     let mut together = world.get_many("/", 2000);
     together.add(world.get_many(Ask::post("/count", "a body that was not consumed"), 1000));
     together.all_served(3000);

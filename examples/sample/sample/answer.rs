@@ -182,7 +182,12 @@ async fn health(method: &Method, asked: Asked<'_>, instance: &Instance) -> Resul
     }
     let health = instance.health();
     let shown = if method == Method::POST { StatusCode::OK } else { health };
-    Ok(text(shown, format!("{health}\n")))
+    let mut answer = text(shown, format!("{health}\n"));
+    if *instance.stage().borrow() >= Stage::Draining {
+        // It does not fail: it asks for no new requests.
+        answer.headers_mut().insert(DRAINS, HeaderValue::from_static("1"));
+    }
+    Ok(answer)
 }
 
 /// `POST` drains: unhealthy for probes, `draining` in the registry, serving on. `DELETE` takes it back.
@@ -261,6 +266,8 @@ fn chance(percent: u8) -> bool {
     fastrand::u8(0..100) < percent
 }
 
+/// With a 503, what tells Pointsman's probes from a failure.
+const DRAINS: HeaderName = HeaderName::from_static("x-pointsman-drain");
 /// Every answer says who gave it.
 const INSTANCE: HeaderName = HeaderName::from_static("x-instance");
 /// One piece of `/stream` is made in memory.

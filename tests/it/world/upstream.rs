@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -35,11 +35,27 @@ pub struct Upstream {
     release: watch::Sender<bool>,
     /// The status of every answer; 0 for those that the paths ask for.
     status: watch::Sender<u16>,
+    health: watch::Sender<Health>,
     serving: JoinHandle<()>,
 }
 
+/// What `/healthz` answers, and gRPC's health service by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    pub status: u16,
+    pub body: &'static str,
+    pub says_draining: bool,
+    pub hangs: bool,
+}
+
+impl Health {
+    pub const GOOD: Self = Self { status: 200, body: "all is well", says_draining: false, hangs: false };
+}
+
+/// Of the proxy's probes only `probes` knows, so that a story about requests is about requests alone.
 #[derive(Default)]
 struct Counts {
+    probes: AtomicUsize,
     requests: AtomicUsize,
     /// Requests whose response has not been written whole.
     running: AtomicUsize,
@@ -52,14 +68,25 @@ impl Upstream {
     pub fn start(handle: &Handle, name: &str, address: SocketAddr) -> Self {
         let counts = Arc::new(Counts::default());
         let ((release, released), (status, told)) = (watch::channel(false), watch::channel(0));
+        let (health, healthy) = watch::channel(Health::GOOD);
         let listener = handle.block_on(TcpListener::bind(address)).expect("a free address");
         let address = listener.local_addr().expect("the address of our own listener");
-        let service = Service { name: name.into(), counts: counts.clone(), released, status: told };
-        Self { name: name.to_owned(), address, counts, release, status, serving: handle.spawn(service.accept(listener)) }
+        let service = Service { name: name.into(), counts: counts.clone(), released, status: told, health: healthy };
+        let serving = handle.spawn(service.accept(listener));
+        Self { name: name.to_owned(), address, counts, release, status, health, serving }
     }
 
     pub fn requests(&self) -> usize {
         self.counts.requests.load(Ordering::SeqCst)
+    }
+
+    /// Requests that say they are probes, and connections that were closed without a word.
+    pub fn probes(&self) -> usize {
+        self.counts.probes.load(Ordering::SeqCst)
+    }
+
+    pub fn is_now(&self, health: Health) {
+        self.health.send_replace(health);
     }
 
     pub fn running(&self) -> usize {
@@ -100,6 +127,7 @@ struct Service {
     counts: Arc<Counts>,
     released: watch::Receiver<bool>,
     status: watch::Receiver<u16>,
+    health: watch::Receiver<Health>,
 }
 
 /// Counts one for as long as it lives.
@@ -124,11 +152,17 @@ impl Service {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let service = self.clone();
-            service.counts.accepted.fetch_add(1, Ordering::SeqCst);
-            let open = Counted::new(&service.counts, |counts| &counts.connections);
             let _ = stream.set_nodelay(true);
             connections.spawn(async move {
-                let _open = open;
+                let Some(first) = first_bytes(&stream).await else {
+                    service.counts.probes.fetch_add(1, Ordering::SeqCst);
+                    return;
+                };
+                let is_probe = first.windows(PROBE_MARK.len()).any(|part| part == PROBE_MARK);
+                let _open = (!is_probe).then(|| {
+                    service.counts.accepted.fetch_add(1, Ordering::SeqCst);
+                    Counted::new(&service.counts, |counts| &counts.connections)
+                });
                 let answer = service_fn(move |request| service.clone().answer(request));
                 // A client that goes away is no fault.
                 let _ =
@@ -139,8 +173,10 @@ impl Service {
     }
 
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        self.counts.requests.fetch_add(1, Ordering::SeqCst);
-        let running = Counted::new(&self.counts, |counts| &counts.running);
+        let is_probe = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().ends_with(PROBE_MARK));
+        let counter = if is_probe { &self.counts.probes } else { &self.counts.requests };
+        counter.fetch_add(1, Ordering::SeqCst);
+        let running = (!is_probe).then(|| Counted::new(&self.counts, |counts| &counts.running));
         let forced = *self.status.borrow();
         let mut response = match forced {
             0 => self.respond(request).await,
@@ -156,10 +192,16 @@ impl Service {
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let number = |name: &str| parameter(request.uri().query().unwrap_or_default(), name);
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/grpc") {
-            return grpc(request).await;
+            let serving = if self.health.borrow().status == 200 { 1 } else { 2 };
+            return match request.uri().path() {
+                "/grpc.health.v1.Health/Check" => grpc(Bytes::from(vec![0, 0, 0, 0, 2, 8, serving])),
+                // The message comes back as it is.
+                _ => grpc(request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default()),
+            };
         }
         match request.uri().path().rsplit('/').next().unwrap_or_default() {
             "ws" if request.headers().contains_key(UPGRADE) => websocket(request),
+            "healthz" => self.healthz().await,
             "seen" => seen(request).await,
             "echo" => Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync()),
             "count" => text(count(request.into_body()).await.to_string()),
@@ -218,6 +260,19 @@ impl Service {
         response
     }
 
+    async fn healthz(&self) -> Response<Body> {
+        let health = *self.health.borrow();
+        if health.hangs {
+            std::future::pending::<()>().await;
+        }
+        let mut response = text(health.body.to_owned());
+        *response.status_mut() = StatusCode::from_u16(health.status).expect("a status");
+        if health.says_draining {
+            response.headers_mut().insert("x-pointsman-drain", HeaderValue::from_static("1"));
+        }
+        response
+    }
+
     async fn wait_for_release(&self) {
         // An error means that the story is over.
         let _ = self.released.clone().wait_for(|released| *released).await;
@@ -227,7 +282,7 @@ impl Service {
 /// A body whose end, or whose being dropped, ends the request.
 struct Ended {
     body: Body,
-    _running: Counted,
+    _running: Option<Counted>,
 }
 
 impl hyper::body::Body for Ended {
@@ -291,9 +346,8 @@ async fn seen(request: Request<Incoming>) -> Response<Body> {
     text(said.to_string())
 }
 
-/// The message comes back as it is, then the trailers.
-async fn grpc(request: Request<Incoming>) -> Response<Body> {
-    let message = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+/// A message, then the trailers.
+fn grpc(message: Bytes) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     trailers.insert("grpc-message", HeaderValue::from_static("well done"));
@@ -324,4 +378,14 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
     response
 }
 
+/// What a connection begins with, left in place; `None`: it is closed without a word.
+async fn first_bytes(stream: &TcpStream) -> Option<Vec<u8>> {
+    let mut first = vec![0; 1024];
+    let n = stream.peek(&mut first).await.ok().filter(|n| *n > 0)?;
+    first.truncate(n);
+    Some(first)
+}
+
+/// How the user agent of a probe ends.
+const PROBE_MARK: &[u8] = b"(probe)";
 static CHUNK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
