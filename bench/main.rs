@@ -7,6 +7,7 @@ mod cpu;
 mod drill;
 mod load;
 mod message;
+mod probes;
 mod process;
 mod propagation;
 mod proxies;
@@ -45,6 +46,8 @@ enum Figure {
     ColdStart(cold_start::Flags),
     /// CPU time the proxy spends on one change of the registry
     Change(change::Flags),
+    /// CPU share and punctuality of probing 10,000 instances
+    Probes(probes::Flags),
     /// Something goes wrong under load: what the users notice of it
     #[command(subcommand)]
     Drill(drill::Drill),
@@ -76,6 +79,7 @@ fn run(figure: Figure) -> Outcome<()> {
         Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
         Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
         Figure::Change(flags) => beside()?.block_on(change::run(flags)),
+        Figure::Probes(flags) => alone()?.block_on(probes::run(flags)),
         Figure::Drill(drill) => beside()?.block_on(drill::run(drill)),
     }
 }

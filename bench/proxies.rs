@@ -51,6 +51,7 @@ service = "upstream"
 [[service]]
 name = "upstream"
 instances = ["{upstream}"]
+probe = {{ kind = "none" }}
 "#
         );
         Self::pointsman(pinned(core, whole(program)?), &service)
