@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
+use nix::sys::signal::Signal;
+
 use crate::world::{Ask, World};
 
 /// Its registration stays, and it comes back.
 #[test]
 fn an_instance_that_refuses_for_a_while_is_not_noticed() {
-    let world = world_of("{}");
+    let world = world_of(SOON_BACK);
     let [_one, two] = ["one", "two"].map(|id| world.sample("app", id));
     let load = world.load("/");
     world.behaves(&two, "refuse&for=1500");
@@ -31,7 +33,63 @@ fn an_instance_that_hangs_costs_its_requests_one_attempt() {
     let tally = load.ends();
     tally.all_served(tally.served());
     assert_eq!(tally.from("hanging"), 0);
-    assert!(world.requests_at(&hanging) > 0, "nobody was sent to it");
+    let n_tried = world.requests_at(&hanging);
+    assert!((1..50).contains(&n_tried), "{n_tried} requests were sent to it");
+    assert_eq!(world.ejections("app"), 1.0);
+}
+
+/// The kernel accepts connections and takes requests for it, nobody reads them: probes find out, and that it is over.
+#[test]
+fn a_black_hole_is_found_and_forgiven() {
+    let world = world_of(
+        r#"{"probe":{"path":"/healthz","interval":"400ms","timeout":"200ms"},"ejection":{"enabled":false},
+            "slow_start":"0s","retry":{"per_try_timeout":"200ms"}}"#,
+    );
+    let [_one, _two, hole] = ["one", "two", "hole"].map(|id| world.sample("app", id));
+    let load = world.load("/");
+    hole.process.signal(Signal::SIGSTOP);
+    world.eventually("probes find it down", || world.seen("app", "hole")["probe"] == "down");
+    world.get_many("/", 50).all_served(50);
+    hole.process.signal(Signal::SIGCONT);
+    world.eventually("it is used again", || world.get_many("/", 20).from("hole") > 0);
+    let tally = load.ends();
+    tally.all_served(tally.served());
+}
+
+/// Half an answer cannot be taken back, so somebody notices; but only until the instance is out.
+#[test]
+fn an_instance_that_breaks_off_its_answers_is_taken_out() {
+    let world = world_of(r#"{"probe":{"kind":"none"}}"#);
+    let [_one, _two, breaking] = ["one", "two", "breaking"].map(|id| world.sample("app", id));
+    world.behaves(&breaking, "break");
+    let tally = world.get_many("/", 300);
+    assert!((1..=6).contains(&tally.failed.len()), "{:?}", tally.failed);
+    assert_eq!((tally.from("breaking"), tally.served() + tally.failed.len()), (0, 300), "half an answer is not a whole one");
+    assert_eq!(world.ejections("app"), 1.0);
+}
+
+/// Well and unwell in turns, and its health never shows it.
+#[test]
+fn an_instance_that_flaps_is_not_noticed() {
+    let world = world_of(SOON_BACK);
+    let [_one, _two, flapping] = ["one", "two", "flapping"].map(|id| world.sample("app", id));
+    world.behaves(&flapping, "flap&ms=300");
+    let load = world.load("/");
+    world.eventually("it was taken out again and again", || world.ejections("app") >= 2.0);
+    let tally = load.ends();
+    tally.all_served(tally.served());
+}
+
+/// Nobody can be helped, and the instances are not asked twice.
+#[test]
+fn an_outage_is_not_made_worse_by_retries() {
+    let world = world_of(r#"{"probe":{"kind":"none"}}"#);
+    let samples = ["one", "two", "three"].map(|id| world.sample("app", id));
+    samples.iter().for_each(|sample| world.behaves(sample, "fail&status=503"));
+    let n_failed: usize = (0..4).map(|_| world.begin_many("/", 250).ends().failed.len()).sum();
+    let n_sent: u64 = samples.iter().map(|sample| world.requests_at(sample)).sum();
+    assert_eq!(n_failed, 1000);
+    assert!((1000..1250).contains(&n_sent), "{n_sent} requests upstream for 1000 received");
 }
 
 #[test]
@@ -58,7 +116,7 @@ fn a_rolling_deploy_is_not_noticed() {
 /// SIGKILL tells nobody: the registration lives on, and the address refuses until the instance is back.
 #[test]
 fn instances_that_are_killed_and_come_back_are_not_noticed() {
-    let world = world_of("{}");
+    let world = world_of(SOON_BACK);
     let mut samples = VecDeque::from(["one", "two", "three"].map(|id| world.sample("app", id)));
     let load = world.load("/");
     for _ in 0..4 {
@@ -97,4 +155,6 @@ fn world_of(policy: &str) -> World {
     world
 }
 
+/// So that a story need not wait long for the way back.
+const SOON_BACK: &str = r#"{"ejection":{"base":"1s"},"slow_start":"0s"}"#;
 const STUCK: usize = 200;

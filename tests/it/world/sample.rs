@@ -46,14 +46,24 @@ impl World {
 
     fn in_use(&self, service: &str, id: &str, address: SocketAddr, command: &mut Command) -> Sample {
         let process = Program::start(command, &self.folder(), &format!("{service}-{id}"));
-        let address_said = Value::from(address.to_string());
         self.eventually(&format!("{id} of {service} is in use"), || {
-            let said = self.try_admin(format!("/api/v1/services/{service}").as_str());
-            let said = said.ok().filter(|answer| answer.status == 200).map(|answer| answer.json()).unwrap_or_default();
-            let instances = said["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-            instances.iter().any(|i| i["id"] == id && i["address"] == address_said && i["eligible"] == true)
+            let seen = self.seen(service, id);
+            seen["address"] == address.to_string() && seen["eligible"] == true
         });
         Sample { id: id.to_owned(), address, process }
+    }
+
+    /// What the proxy says of an instance; null as long as it knows none.
+    pub fn seen(&self, service: &str, id: &str) -> Value {
+        let said = self.try_admin(format!("/api/v1/services/{service}").as_str());
+        let mut said = said.ok().filter(|answer| answer.status == 200).map(|answer| answer.json()).unwrap_or_default();
+        let instances = said["instances"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        instances.into_iter().find(|instance| instance["id"] == id).unwrap_or_default()
+    }
+
+    /// How often an instance of the service was taken out because of what requests met.
+    pub fn ejections(&self, service: &str) -> f64 {
+        self.metric("pointsman_ejections_total", &[("service", service)]).unwrap_or_default()
     }
 
     /// What it does to every request from now on, as in `fail&status=502`.
