@@ -38,14 +38,17 @@ pub async fn run(flags: &Flags) -> Outcome<Finding> {
 
     let tally = drive(scene.plan("app", flags.connections, Some(flags.rate), End::After(flags.duration))).await;
     let promise = format!(
-        "one of {} instances hangs; no request fails or takes longer than two tries and the pause between, {limit:?}",
+        "one of {} instances hangs; it is ejected, and no request fails or takes longer than two tries and the pause between, {limit:?}",
         flags.instances
     );
     let mut finding = Finding::new("hanging", promise);
     finding.note_tally("", &tally);
     finding.note("requests at the hanging one", hanging.n_requests().await?);
-    finding.note("ejections", scene.metric("pointsman_ejections_total", &[("service", "app")]).await?);
+    let seen = scene.seen("app").await?.into_iter().find(|instance| instance["id"] == "hanging").unwrap_or_default();
+    finding.note("the hanging one is", seen["passive"].clone());
+    finding.note("because", seen["reason"].clone());
     finding.expect(tally.n_failed() == 0 && tally.slowest() <= limit);
+    finding.expect(seen["passive"].as_str().is_some_and(|passive| passive != "ok"));
     Ok(finding)
 }
 

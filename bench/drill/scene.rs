@@ -112,15 +112,19 @@ impl Scene {
     }
 
     /// Addresses of the instances that may get requests.
-    async fn eligible(&mut self, service: &str) -> Outcome<Vec<String>> {
-        let admin = self.proxy.admin.ok_or("ours has an admin address")?;
-        let path = format!("/api/v1/services/{service}");
-        // Not found as long as no instance is known.
-        let Some(body) = ask(admin, "GET", &path).await? else { return Ok(Vec::new()) };
-        let said: Json = serde_json::from_slice(&body)?;
-        let instances = said["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let eligible = instances.iter().filter(|instance| instance["eligible"] == true);
+    async fn eligible(&self, service: &str) -> Outcome<Vec<String>> {
+        let seen = self.seen(service).await?;
+        let eligible = seen.iter().filter(|instance| instance["eligible"] == true);
         Ok(eligible.filter_map(|instance| instance["address"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// What the proxy says of each instance.
+    pub async fn seen(&self, service: &str) -> Outcome<Vec<Json>> {
+        let admin = self.proxy.admin.ok_or("ours has an admin address")?;
+        // Not found as long as no instance is known.
+        let Some(body) = ask(admin, "GET", &format!("/api/v1/services/{service}")).await? else { return Ok(Vec::new()) };
+        let mut said: Json = serde_json::from_slice(&body)?;
+        Ok(said["instances"].as_array_mut().map(std::mem::take).unwrap_or_default())
     }
 
     /// The sum of the proxy's series of this name with all of these labels.
