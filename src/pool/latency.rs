@@ -11,14 +11,20 @@ use super::Moment;
 pub struct Latency(AtomicU64);
 
 impl Latency {
-    /// Up at once, down slowly: the trouble of an instance is seen with its first late answer.
-    pub fn peak(&self, took: Duration, now: Moment) {
-        self.update(took, now, |before, took, kept| if took > before { took } else { took + (before - took) * kept });
+    /// Up at once, down slowly: the trouble of an instance is seen with its first late answer. What it is then, in
+    /// microseconds.
+    pub fn peak(&self, took: Duration, now: Moment) -> f32 {
+        // Never the 0 that stands for nothing.
+        let took_us = (took.as_secs_f32() * 1e6).max(1.0);
+        self.update(now, |before, kept| match before {
+            Some(us) if us > took_us => took_us + (us - took_us) * kept,
+            _ => took_us,
+        })
     }
 
-    /// Up and down alike. Of many answers in one millisecond the first counts.
-    pub fn follow(&self, took: Duration, now: Moment) {
-        self.update(took, now, |before, took, kept| took + (before - took) * kept);
+    /// Up and down alike, after what instances came to. Of many in one millisecond the first counts.
+    pub fn follow(&self, us: f32, now: Moment) {
+        self.update(now, |before, kept| before.map_or(us, |before| us + (before - us) * kept));
     }
 
     /// Microseconds, and when that was.
@@ -35,14 +41,14 @@ impl Latency {
         }
     }
 
-    fn update(&self, took: Duration, now: Moment, next: impl Fn(f32, f32, f32) -> f32) {
-        // Never the 0 that stands for nothing.
-        let took = (took.as_secs_f32() * 1e6).max(1.0);
+    fn update(&self, now: Moment, next: impl Fn(Option<f32>, f32) -> f32) -> f32 {
+        let mut us = 0.0;
         let _ = self.0.fetch_update(Relaxed, Relaxed, |value| {
-            let moved = LastMoved((value >> 32) as u32);
-            let us = if value == 0 { took } else { next(f32::from_bits(value as u32), took, moved.kept(now)) };
+            let (before, moved) = (f32::from_bits(value as u32), LastMoved((value >> 32) as u32));
+            us = next((value != 0).then_some(before), moved.kept(now));
             Some(u64::from(now.as_millis() as u32) << 32 | u64::from(us.to_bits()))
         });
+        us
     }
 }
 
@@ -71,7 +77,9 @@ mod tests {
     /// Answers as (when, took), in milliseconds; what is expected a moment later, rounded to milliseconds.
     fn check(answers: &[(u64, u64)], mean: u64, later: u64, expected: u64) {
         let latency = Latency::default();
-        answers.iter().for_each(|(when, took)| latency.peak(Duration::from_millis(*took), at(*when)));
+        for (when, took) in answers {
+            latency.peak(Duration::from_millis(*took), at(*when));
+        }
         let found = (latency.expected_us(mean as f32 * 1e3, at(later)) / 1e3).round() as u64;
         assert_eq!(found, expected, "{answers:?} of a mean of {mean}, at {later}");
     }

@@ -2,7 +2,8 @@
 //! ten seconds, times (in flight + 1), over the weight.
 //!
 //! A newcomer is expected to take what the service takes on average, and so is, little by little, whoever is not asked.
-//! A failure counts as an answer after five seconds at least. Idle instances are a tie unless one is twice as slow, and
+//! Slow answers are not held against an instance that warms up: slow start bounds what it gets, and without requests it
+//! would stay cold for ever. A failure counts as an answer after five seconds at least. Idle instances are a tie unless one is twice as slow, and
 //! by more than what opening a connection may take: noise must not decide where all of a quiet service's requests go.
 
 use std::cmp::Ordering;
@@ -13,8 +14,12 @@ use super::pick::{Candidate, Draw};
 pub fn pick<'a>(draw: &Draw<'a, '_>, rng: &mut fastrand::Rng) -> Option<Candidate<'a>> {
     let (mean, now) = (draw.mean_latency_us(), draw.ask.now);
     better_of_two(draw, rng, |other, best| {
-        // With nothing measured at all, everybody is alike.
-        let expected = |c: Candidate<'_>| f64::from(c.instance.state.latency_now.expected_us(mean, now).max(1.0));
+        let expected = |c: Candidate<'_>| {
+            let us = c.instance.state.latency_now.expected_us(mean, now);
+            let us = if us > mean && draw.is_warming(&c) { mean } else { us };
+            // With nothing measured at all, everybody is alike.
+            f64::from(us.max(1.0))
+        };
         let (other_takes, best_takes) = (expected(other), expected(best));
         let (other_load, best_load) = (load(other, best, now), load(best, other, now));
         if other_load == 0 && best_load == 0 {

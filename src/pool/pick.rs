@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::gate::View;
 use super::keyed::{self, Bound, Keyed};
 use super::service::Ask;
-use super::{Instance, Service, least_conn, p2c, peak_ewma, round_robin};
+use super::{Instance, Service, least_conn, p2c, peak_ewma, round_robin, warmth};
 use crate::model::{Balance, InstanceId, Lifecycle};
 
 /// Why no instance could be picked.
@@ -143,6 +143,11 @@ impl<'a> Draw<'a, '_> {
     /// What an instance takes of which nothing is known yet.
     pub fn mean_latency_us(&self) -> f32 {
         self.service.stats.latency.read().map_or(0.0, |(us, _)| us)
+    }
+
+    /// It gets a growing part of its weight now.
+    pub fn is_warming(&self, candidate: &Candidate<'_>) -> bool {
+        self.view.n_warming > 0 && warmth::is_warming(self.service, candidate.instance, self.ask.now)
     }
 
     /// What each may have in flight, if the service says so. Costs a look at all candidates.

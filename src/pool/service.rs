@@ -67,8 +67,8 @@ impl Service {
     /// the instance was chosen.
     pub fn answered(&self, held: &mut InFlight, outcome: Outcome, took: Duration, now: Moment) {
         if self.policy.balance == Balance::PeakEwma && !outcome.is_failure() {
-            held.instance().state.latency_now.peak(took, now);
-            self.stats.latency.follow(took, now);
+            let us = held.instance().state.latency_now.peak(took, now);
+            self.stats.latency.follow(us, now);
         }
         if !outcome.is_gateway_failure() && held.conclude_trial() {
             self.readmit(held.instance(), now);

@@ -22,7 +22,7 @@ pub struct ServiceStats {
     retries: [AtomicU64; RETRY_CAUSES.len()],
     /// Requests answered 503 because no instance could be picked.
     pub refused: AtomicU64,
-    /// How long answers take of late, on average.
+    /// What instances are expected to take, on average of their answers.
     pub(super) latency: Latency,
     /// Steps of `round_robin`, and the order in which instances were picked.
     pub(super) turn: AtomicU64,

@@ -1,0 +1,70 @@
+//! What one pick costs, by algorithm and size of the pool: `cargo bench --bench pick`.
+//!
+//! Idle instances of equal weight, then of ten different weights; every pick is given back at once. The last two
+//! algorithms get a new key each time.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use pointsman::model::{Address, Balance, InstanceId, InstanceSpec, Lifecycle, Origin, ServiceName, ServicePolicy};
+use pointsman::pool::{Ask, Instance, InstanceState, Key, Moment, Pool, Service, Standing};
+
+fn main() {
+    for (what, weight) in [("equal weights", (|_| 100) as fn(usize) -> u16), ("ten weights", |n| 10 * (1 + n as u16 % 10))] {
+        println!("ns a pick, {what}\n{:>14} {:>10} {:>10} {:>10}", "instances", SIZES[0], SIZES[1], SIZES[2]);
+        for balance in Balance::ALL {
+            let costs = SIZES.map(|size| cost_ns(balance, size, weight));
+            println!("{:>14} {:>10.0} {:>10.0} {:>10.0}", balance.as_str(), costs[0], costs[1], costs[2]);
+        }
+        println!();
+    }
+}
+
+/// The median of some rounds.
+fn cost_ns(balance: Balance, size: usize, weight: fn(usize) -> u16) -> f64 {
+    let name = ServiceName::parse("s").expect("a name");
+    let policy = ServicePolicy { balance, ..ServicePolicy::default() };
+    let all = (0..size).map(|n| instance(n, weight(n))).collect();
+    let service = Service::new(name, Arc::new(policy), Pool::new(all), Arc::default());
+    let mut rng = fastrand::Rng::with_seed(1);
+    let now = Moment::from_millis(1_000_000);
+    let grows_with_the_pool = matches!(balance, Balance::LeastConn | Balance::Hash);
+    let picks = if grows_with_the_pool { (2_000_000 / size).min(PICKS) } else { PICKS };
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|round: u64| {
+            let begun = Instant::now();
+            for n in 0..picks as u64 {
+                let key = Some(Key::of(&(round << 32 | n).to_le_bytes()));
+                black_box(service.pick(Ask { key, now, ..Ask::default() }, &mut rng).expect("all of them are up"));
+            }
+            begun.elapsed().as_nanos() as f64 / picks as f64
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[rounds.len() / 2]
+}
+
+fn instance(n: usize, weight: u16) -> Arc<Instance> {
+    let address = Address::parse(&format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255)).expect("an address");
+    let standing = Standing {
+        addr: address.socket_addr(),
+        weight,
+        lifecycle: Lifecycle::Ready,
+        limbo: None,
+        overridden: false,
+        revision: 1,
+    };
+    Arc::new(Instance {
+        service: ServiceName::parse("s").expect("a name"),
+        id: InstanceId::parse(&format!("i{n:05}")).expect("a name"),
+        origin: Origin::Registry,
+        spec: Arc::new(InstanceSpec::at(address)),
+        standing,
+        state: Arc::new(InstanceState::new(n as u64 + 1, SystemTime::UNIX_EPOCH, Moment::from_millis(1))),
+    })
+}
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+const ROUNDS: u64 = 9;
+const PICKS: usize = 100_000;
