@@ -206,7 +206,7 @@ impl Catalog {
             Change::InstanceGone { service, id, .. } => {
                 let Some(ground) = self.ground.get_mut(&service) else { return };
                 let old = previous.services.get(service.as_str()).map(|old| &**old);
-                let is_alive = old.is_some_and(|old| old.pool.get(&id).is_some_and(|i| !old.is_known_dead(i)));
+                let is_alive = old.is_some_and(|old| old.pool.get(&id).is_some_and(|i| old.may_be_held(i)));
                 let id = ground.lose(origin, id, is_alive, old, now);
                 touched.entry(service).or_default().insert(id);
                 return;

@@ -296,8 +296,10 @@ fn many_that_vanish_at_once_stay_in_use_and_those_that_return_go_on_where_they_w
 fn whoever_is_in_limbo_is_dropped_by_one_failed_probe_or_when_its_time_is_over() {
     let mut world = losing(10, 5);
     let service = world.service("s");
-    service.probe_failed(&service.pool.all()[0], "connection refused");
-    service.probe_failed(&service.pool.all()[9], "connection refused");
+    for n in [0, 9] {
+        service.settle(&service.pool.all()[n], Verdict::Up, false, "connection refused", Moment::of(world.now));
+        service.probe_failed(&service.pool.all()[n]);
+    }
     service.settle(&service.pool.all()[1], Verdict::Down, false, "status 500", Moment::of(world.now));
     let retired = [0, 1].map(|n| service.pool.all()[n].state.generation);
     assert_eq!(world.look().retired, retired);

@@ -104,10 +104,6 @@ impl Health {
         self.ledger().probe_said.clone()
     }
 
-    pub(super) fn note_probe(&self, said: &str) {
-        said.clone_into(&mut self.ledger().probe_said);
-    }
-
     /// The probe that settled the verdict, in words.
     pub fn verdict_said(&self) -> String {
         self.ledger().verdict_said.clone()

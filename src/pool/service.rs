@@ -123,16 +123,18 @@ impl Service {
         news
     }
 
-    /// One probe of an instance failed, which need not settle anything yet: who is in limbo has no further chance.
-    pub fn probe_failed(&self, instance: &Instance, said: &str) {
-        instance.state.health.note_probe(said);
+    /// One probe of an instance failed, which need not settle anything yet: who is in limbo has no further chance. What
+    /// the probe said has been told to `settle`.
+    pub fn probe_failed(&self, instance: &Instance) {
         self.stats.teller.tell(Subject::Instance(instance), Turn::ProbeFailed);
     }
 
-    /// By a probe, or where nobody probes, by the last who tried to connect.
-    pub fn is_known_dead(&self, instance: &Instance) -> bool {
+    /// Whether nothing speaks against keeping it if the registry loses it: it did not say that it drains, and neither a
+    /// probe nor, where nobody probes, the last who tried to connect found it dead.
+    pub fn may_be_held(&self, instance: &Instance) -> bool {
         let health = &instance.state.health;
-        if self.policy.probe.is_on() { health.verdict() == Verdict::Down } else { health.is_unreachable() }
+        let is_dead = if self.policy.probe.is_on() { health.verdict() == Verdict::Down } else { health.is_unreachable() };
+        !is_dead && !health.says_draining()
     }
 
     /// Whether a further attempt has somewhere to go: another one than those tried and the one just left.

@@ -165,7 +165,7 @@ impl Run {
                 let verdict = if verdict == Verdict::Unknown { current.state.health.verdict() } else { verdict };
                 service.settle(current, verdict, reading.result.is_reachable(), &reading.said, now);
                 if current.standing.limbo.is_some() && reading.result.is_failure() {
-                    service.probe_failed(current, &reading.said);
+                    service.probe_failed(current);
                 }
             });
         }

@@ -194,7 +194,9 @@ impl Subject {
             n_good += good;
             n_failed += failed;
         }
-        let may = self.judge.is_well() && n_good >= GOOD_MIN && n_failed == 0 && self.n_rested < RESTS_MAX;
+        // For one in limbo nobody vouches but its probes.
+        let in_limbo = self.followers.iter().any(|follower| follower.instance.standing.limbo.is_some());
+        let may = !in_limbo && self.judge.is_well() && n_good >= GOOD_MIN && n_failed == 0 && self.n_rested < RESTS_MAX;
         self.n_rested = if may { self.n_rested + 1 } else { 0 };
         may
     }

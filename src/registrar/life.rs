@@ -63,6 +63,10 @@ impl Life {
     pub fn on(&mut self, occurrence: Occurrence) -> Vec<Act> {
         match (occurrence, self.phase) {
             (Occurrence::ChildGone { code }, Phase::Ending) => self.exit(code),
+            // Who leaves without having drained looks like one that the registry lost, and might be kept.
+            (Occurrence::ChildGone { code }, Phase::Serving) if self.announced => {
+                [vec![Act::Say(Lifecycle::Draining), Act::Deregister], self.exit(code)].concat()
+            }
             (Occurrence::ChildGone { code }, _) => [vec![Act::Deregister], self.exit(code)].concat(),
             (Occurrence::Gate(Turn::Opened), Phase::Serving) => {
                 self.announced = true;
@@ -143,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_child_that_dies_is_deregistered_at_once() {
-        check(true, false, &[ChildGone { code: 9 }], &[READY, Deregister, Exit { code: 9 }]);
+        check(true, false, &[ChildGone { code: 9 }], &[READY, DRAINING, Deregister, Exit { code: 9 }]);
         check(true, false, &[Stop, ChildGone { code: 0 }], &[READY, DRAINING, AwaitDrain, Deregister, Exit { code: 0 }]);
     }
 

@@ -45,6 +45,13 @@ impl World {
         said["counts"][which].as_u64().unwrap_or_default() as usize
     }
 
+    /// What it says of each instance.
+    fn each(&self, field: &str) -> Vec<String> {
+        let said = self.admin("/api/v1/services/app").json();
+        let instances = said["instances"].as_array().cloned().unwrap_or_default();
+        instances.iter().map(|instance| instance[field].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     fn happened(&self, kind: &str) -> usize {
         let said = self.admin("/api/v1/events").json();
         said["events"].as_array().map_or(0, |all| all.iter().filter(|event| event["kind"] == kind).count())
@@ -56,11 +63,11 @@ impl World {
 #[test]
 fn an_etcd_that_stood_still_takes_nobody_out_of_traffic() {
     let world = World::new();
-    world.put("/services/app", UNPROBED);
+    world.put("/services/app", PROBED);
     world.put("/routes/app", r#"{"service":"app"}"#);
     let upstreams = upstreams(&world, 4);
     let registrars: Vec<_> = upstreams.iter().map(|u| register(&world, u)).collect();
-    world.settles("all are registered", 4, || world.counts("ready"));
+    world.settles("all are registered and probed", vec!["up".to_owned(); 4], || world.each("probe"));
     let requests = || upstreams.iter().map(Upstream::requests).collect::<Vec<_>>();
 
     let load = world.load("/");
@@ -130,6 +137,21 @@ fn records_that_somebody_deletes_go_at_once_though_they_had_a_lease() {
 }
 
 #[test]
+fn the_registry_inside_the_process_tells_deletions_and_lost_leases_apart_too() {
+    let world = World::setup().embedded().start();
+    let upstreams = upstreams(&world, 3);
+    let lease = lease(&world, &upstreams, 60, UNPROBED);
+    world.delete("/instances/app/u0");
+    assert_eq!((world.counts("total"), world.happened("instance_limbo")), (2, 0));
+    let revoke = async {
+        let mut etcd = Client::connect([world.registry_url()], None).await.expect("a registry");
+        etcd.lease_revoke(lease).await.expect("the lease goes");
+    };
+    world.handle().block_on(revoke);
+    world.settles("both are held", (2, 2), || (world.counts("limbo"), world.counts("eligible")));
+}
+
+#[test]
 fn a_service_that_leaves_as_a_whole_leaves_at_once() {
     let world = World::new();
     world.put("/services/app", UNPROBED);
@@ -143,20 +165,45 @@ fn a_service_that_leaves_as_a_whole_leaves_at_once() {
 }
 
 #[test]
-fn one_of_ten_that_dies_is_dropped_when_its_lease_ends() {
+fn one_of_ten_that_nobody_renews_is_used_until_a_probe_fails() {
     let world = World::new();
-    let upstreams = upstreams(&world, 10);
-    let (dies, live) = upstreams.split_at(1);
-    lease(&world, live, 60, UNPROBED);
-    let mut registrar = register(&world, &dies[0]);
-    world.settles("all are registered", 10, || world.counts("ready"));
+    let mut upstreams = upstreams(&world, 10);
+    lease(&world, &upstreams[1..], 60, PROBED);
+    let mut registrar = register(&world, &upstreams[0]);
+    world.settles("all are registered and probed", vec!["up".to_owned(); 10], || world.each("probe"));
     registrar.signal(Signal::SIGKILL);
     registrar.exits_within(Duration::from_secs(5));
-    world.settles("its lease has ended", 1, || world.counts("limbo"));
+    world.settles("its lease has ended", (1, 10), || (world.counts("limbo"), world.counts("eligible")));
     assert_eq!(world.metric("pointsman_registry_protection_active", &[("service", "app")]), Some(0.0), "one is not many");
-    let said = world.admin("/api/v1/services/app").json();
-    let reasons: Vec<_> = said["instances"].as_array().unwrap().iter().filter_map(|i| i["reason"].as_str()).collect();
-    assert_eq!(reasons, ["in limbo: the registry lost it"]);
+    assert_eq!(world.each("reason")[0], "in limbo: the registry lost it");
+
+    let load = world.load("/");
+    drop(upstreams.remove(0));
+    let died = Instant::now();
+    world.settles("it is dropped", 9, || world.counts("total"));
+    assert!(died.elapsed() < Duration::from_secs(3), "after {:?}: one failed probe is enough", died.elapsed());
+    let tally = load.ends();
+    tally.all_served(tally.served());
+    assert_eq!((world.happened("instance_dropped"), world.happened("instance_gone")), (1, 0));
+}
+
+#[test]
+fn one_of_ten_that_is_killed_is_gone_with_its_lease() {
+    let world = World::new();
+    let mut upstreams = upstreams(&world, 10);
+    lease(&world, &upstreams[1..], 60, PROBED);
+    let mut registrar = register(&world, &upstreams[0]);
+    world.settles("all are registered and probed", vec!["up".to_owned(); 10], || world.each("probe"));
+    let load = world.load("/");
+    registrar.signal(Signal::SIGSTOP);
+    drop(upstreams.remove(0));
+    world.settles("probes found it down", "down".to_owned(), || world.each("probe")[0].clone());
+    registrar.signal(Signal::SIGKILL);
+    registrar.exits_within(Duration::from_secs(5));
+    world.settles("it is gone", 9, || world.counts("total"));
+    let tally = load.ends();
+    tally.all_served(tally.served());
+    assert_eq!(world.happened("instance_limbo"), 0, "who is known to be dead is not held");
 }
 
 #[test]
@@ -168,4 +215,6 @@ fn protection_that_is_off_believes_the_registry() {
     assert_eq!(world.happened("instance_limbo"), 0);
 }
 
+/// Each well within the 2 s of a registrar's lease.
+const PROBED: &str = r#"{"probe":{"interval":"500ms","timeout":"400ms","fall":2}}"#;
 const UNPROBED: &str = r#"{"probe":{"kind":"none"}}"#;
