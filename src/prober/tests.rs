@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +57,7 @@ async fn start(behaviour: Behaviour) -> SocketAddr {
 fn acceptor(protocol: &[u8]) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("../../tests/certificates/instance.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../tests/certificates/instance.key")).unwrap();
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
     config.alpn_protocols = vec![protocol.to_vec()];

@@ -17,13 +17,7 @@ fn world(policy: &str) -> (World, [Upstream; 3]) {
 const SHORT: &str = r#"{"probe":{"kind":"none"},"ejection":{"base":"1s"}}"#;
 
 fn passive(world: &World, id: &str) -> String {
-    instance(world, id)["passive"].as_str().unwrap_or_default().to_owned()
-}
-
-fn instance(world: &World, id: &str) -> serde_json::Value {
-    let service = world.admin("/api/v1/services/app").json();
-    let instances = service["instances"].as_array().cloned().unwrap_or_default();
-    instances.into_iter().find(|i| i["id"] == id).unwrap_or_default()
+    world.seen("app", id)["passive"].as_str().unwrap_or_default().to_owned()
 }
 
 fn ejections(world: &World, cause: &str) -> f64 {
@@ -52,7 +46,7 @@ fn an_instance_that_answers_503_is_taken_out_and_comes_back_when_it_is_well() {
     let trials = bad.requests() - before;
     assert!((1..=4).contains(&trials), "{trials} trials in four seconds of growing ejections");
     assert!(ejections(&world, "trial") >= 1.0);
-    let reason = instance(&world, "bad")["reason"].as_str().unwrap_or_default().to_owned();
+    let reason = world.seen("app", "bad")["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.starts_with("ejected"), "{reason}");
 
     bad.answers_with(0);

@@ -228,13 +228,6 @@ fn steady_good_requests_stand_in_for_three_of_four_probes() {
 }
 
 impl World {
-    /// What the proxy tells of an instance; nothing if it knows none of that name.
-    fn seen(&self, service: &str, id: &str) -> Value {
-        let shown = self.admin(format!("/api/v1/services/{service}").as_str()).json();
-        let found = shown["instances"].as_array().and_then(|all| all.iter().find(|i| i["id"] == id));
-        found.cloned().unwrap_or(Value::Null)
-    }
-
     /// Waits until so many instances of the service have been found up.
     fn proven(&self, service: &str, n: usize) {
         self.settles(&format!("{service} is probed"), n, || {
