@@ -213,6 +213,9 @@ fn is_tried(instance: &Instance) -> bool {
 }
 
 fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
+    text.family(&families::HTTP1_REQUESTS);
+    text.sample(&["own"], proxy.http1_own);
+    text.sample(&["general"], proxy.http1_general);
     text.family(&families::CONNECTIONS);
     for (listener, n) in &proxy.connections {
         text.sample(&[&listener.to_string()], n);

@@ -101,6 +101,9 @@ pub struct ProxyReading {
     pub sent_bytes: u64,
     /// Requests that met no route, by class of status as in `RouteStats`.
     pub unrouted: [u64; 6],
+    /// HTTP/1 requests done by our own engine, and by the general one.
+    pub http1_own: u64,
+    pub http1_general: u64,
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,

@@ -51,6 +51,8 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         received_bytes: stats.received_bytes,
         sent_bytes: stats.sent_bytes,
         unrouted: stats.unrouted,
+        http1_own: stats.http1_own,
+        http1_general: stats.http1_general,
         drain_forced_closes: stats.drain_forced_closes,
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }

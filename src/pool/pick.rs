@@ -8,7 +8,7 @@ use super::gate::View;
 use super::keyed::{self, Bound, Keyed};
 use super::service::Ask;
 use super::{Instance, Service, least_conn, p2c, peak_ewma, round_robin, warmth};
-use crate::model::{Balance, InstanceId, Lifecycle};
+use crate::model::{Balance, InstanceId, Lifecycle, Protocol};
 
 /// Why no instance could be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +39,16 @@ impl fmt::Display for PickError {
 pub struct Pool {
     /// All that are known, by id: the same order on every proxy.
     all: Vec<Arc<Instance>>,
+    /// Of each instance, whatever its state.
+    speaks_http1: bool,
 }
 
 impl Pool {
     /// `all` is sorted by id.
     pub fn new(all: Vec<Arc<Instance>>) -> Self {
         debug_assert!(all.is_sorted_by(|a, b| a.id < b.id));
-        Self { all }
+        let speaks_http1 = all.iter().all(|i| i.spec.protocol == Protocol::Http);
+        Self { all, speaks_http1 }
     }
 
     /// The pool with some instances replaced, added or gone. `edits` is sorted by id. Costs a search for each edit and
@@ -68,6 +71,11 @@ impl Pool {
 
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all
+    }
+
+    /// All of them are spoken to in HTTP/1.1 without TLS.
+    pub fn speaks_http1(&self) -> bool {
+        self.speaks_http1
     }
 
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::time::{Instant, SystemTime};
 
-use http::HeaderMap;
-
 use crate::config::Network;
+use crate::routing::{Fields, all, text};
 
 #[derive(Debug, Clone)]
 pub struct Arrival {
@@ -18,7 +18,7 @@ pub struct Arrival {
     pub client: IpAddr,
     /// The connection comes from a trusted proxy: its X-Forwarded-* and X-Request-Id are believed.
     pub trusted: bool,
-    pub request_id: String,
+    pub request_id: RequestId,
     pub trace: Trace,
     /// A trusted client wants to see what we decided.
     pub debug: bool,
@@ -34,23 +34,31 @@ pub struct Trace {
     pub continued: bool,
 }
 
+/// How a request is called in logs; ours are 128 random bits in hexadecimal, and cost no allocation.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    Made([u8; 32]),
+    /// A trusted proxy has named it.
+    Kept(Box<str>),
+}
+
 /// The networks whose word counts.
 #[derive(Debug, Clone, Default)]
 pub struct Trusted(Vec<Network>);
 
 impl Arrival {
-    pub fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &Trusted, rng: &mut fastrand::Rng) -> Self {
+    pub fn of(peer: SocketAddr, fields: &impl Fields, trusted: &Trusted, rng: &mut fastrand::Rng) -> Self {
         let is_trusted = trusted.holds(peer.ip());
-        let id = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|id| is_trusted && is_request_id(id));
+        let id = is_trusted.then(|| fields.text(REQUEST_ID)).flatten().filter(|id| is_request_id(id));
         Self {
             started: Instant::now(),
             at: SystemTime::now(),
             peer,
-            client: if is_trusted { client_behind(headers, trusted).unwrap_or(peer.ip()) } else { peer.ip() },
+            client: if is_trusted { client_behind(fields, trusted).unwrap_or(peer.ip()) } else { peer.ip() },
             trusted: is_trusted,
-            request_id: id.map_or_else(|| request_id(rng), str::to_owned),
-            trace: Trace::of(headers, rng),
-            debug: is_trusted && headers.get(DEBUG).is_some_and(|v| v == "1"),
+            request_id: id.map_or_else(|| RequestId::make(rng), |id| RequestId::Kept(id.into())),
+            trace: Trace::of(fields, rng),
+            debug: is_trusted && fields.get(DEBUG).is_some_and(|v| v == b"1"),
         }
     }
 }
@@ -72,9 +80,9 @@ impl Trusted {
 
 impl Trace {
     /// Goes on with the client's trace, or starts one.
-    pub fn of(headers: &HeaderMap, rng: &mut fastrand::Rng) -> Self {
+    pub fn of(fields: &impl Fields, rng: &mut fastrand::Rng) -> Self {
         let span_id = rng.u64(1..);
-        match headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(parse_traceparent) {
+        match fields.text("traceparent").and_then(parse_traceparent) {
             Some((trace_id, flags)) => Self { trace_id, span_id, flags, continued: true },
             // Sampled, as a root span is by default; with 00 no service behind us would ever record one.
             None => Self { trace_id: rng.u128(1..), span_id, flags: 1, continued: false },
@@ -82,15 +90,49 @@ impl Trace {
     }
 }
 
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+impl Trace {
+    /// As the field says it.
+    pub fn field(&self) -> [u8; 55] {
+        let mut field = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        hex(&self.trace_id.to_be_bytes(), &mut field[3..35]);
+        hex(&self.span_id.to_be_bytes(), &mut field[36..52]);
+        hex(&[self.flags], &mut field[53..]);
+        field
     }
 }
 
-/// 128 random bits in hexadecimal.
-pub fn request_id(rng: &mut fastrand::Rng) -> String {
-    format!("{:032x}", rng.u128(..))
+impl RequestId {
+    pub fn make(rng: &mut fastrand::Rng) -> Self {
+        let mut id = [0; 32];
+        hex(&rng.u128(..).to_be_bytes(), &mut id);
+        Self::Made(id)
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            // Digits are ASCII, always.
+            Self::Made(id) => std::str::from_utf8(id).unwrap_or_default(),
+            Self::Kept(id) => id,
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+/// Two digits a byte.
+fn hex(bytes: &[u8], into: &mut [u8]) {
+    for (byte, digits) in bytes.iter().zip(into.chunks_exact_mut(2)) {
+        digits[0] = HEX[usize::from(byte >> 4)];
+        digits[1] = HEX[usize::from(byte & 15)];
+    }
 }
 
 fn is_request_id(id: &str) -> bool {
@@ -98,10 +140,11 @@ fn is_request_id(id: &str) -> bool {
 }
 
 /// The rightmost address of X-Forwarded-For that is not a trusted proxy itself: what is left of it anybody may have written.
-fn client_behind(headers: &HeaderMap, trusted: &Trusted) -> Option<IpAddr> {
+fn client_behind(fields: &impl Fields, trusted: &Trusted) -> Option<IpAddr> {
     let mut nearest = None;
-    for field in headers.get_all("x-forwarded-for").iter().rev() {
-        for hop in field.to_str().ok()?.rsplit(',') {
+    let written: Vec<&[u8]> = all(fields, "x-forwarded-for").collect();
+    for field in written.into_iter().rev() {
+        for hop in text(field)?.rsplit(',') {
             let ip = parse_hop(hop.trim())?;
             nearest = Some(ip);
             if !trusted.holds(ip) {
@@ -140,6 +183,7 @@ fn shares(network: u128, ip: u128, prefix: u8, width: u32) -> bool {
     free >= 128 || (network ^ ip) >> free == 0
 }
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
 pub const REQUEST_ID: &str = "x-request-id";
 const DEBUG: &str = "x-pointsman-debug";
 const REQUEST_ID_LENGTH_MAX: usize = 128;
@@ -147,6 +191,7 @@ const REQUEST_ID_LENGTH_MAX: usize = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn trusted(networks: &[(&str, u8)]) -> Trusted {
         Trusted(networks.iter().map(|(a, prefix)| Network { address: a.parse().unwrap(), prefix: *prefix }).collect())
@@ -196,7 +241,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_kept_from_trusted_proxies_only() {
-        let id = |peer, id| arrival(peer, &[("x-request-id", id)]).request_id;
+        let id = |peer, id| arrival(peer, &[("x-request-id", id)]).request_id.to_string();
         assert_eq!(id("10.0.0.1:1", "abc-1"), "abc-1");
         for made in [id("192.0.2.9:1", "abc-1"), id("10.0.0.1:1", "two words"), id("10.0.0.1:1", &"x".repeat(129))] {
             assert!(made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{made}");
@@ -207,7 +252,7 @@ mod tests {
     fn a_valid_trace_goes_on_with_a_span_of_ours() {
         let client = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         let trace = arrival("192.0.2.9:1", &[("traceparent", client)]).trace;
-        let ours = trace.to_string();
+        let ours = String::from_utf8(trace.field().to_vec()).unwrap();
         assert!(trace.continued && ours.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && ours.ends_with("-00"), "{ours}");
         assert!(!ours.contains("00f067aa0ba902b7"));
         for broken in [

@@ -125,7 +125,7 @@ impl Forwarding {
             let (policy, secret) = (service.policy.sticky.as_ref()?, snapshot.secret.as_ref()?);
             Sticky::of(policy, &service.name, secret, head, arrival)
         });
-        let earlier = head.headers.get(ATTEMPT_FIELD).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u32>().ok());
+        let earlier = head.fields.text(ATTEMPT_FIELD).and_then(|v| v.parse::<u32>().ok());
         Self {
             route,
             key: service.as_ref().and_then(|service| key(&service.policy, head, arrival)),
@@ -471,7 +471,7 @@ mod tests {
         earlier.map(|n| headers.insert(ATTEMPT_FIELD, n.parse().unwrap()));
         let peer = "192.0.2.1:5000".parse().unwrap();
         let version = http::Version::HTTP_11;
-        let raw = RawHead { method, target: b"/", authority: None, version, headers: &headers, peer, scheme: Scheme::Http };
+        let raw = RawHead { method, target: b"/", authority: None, version, fields: &headers, peer, scheme: Scheme::Http };
         let head = RequestHead::check(raw, &ClientLimits::default()).unwrap();
         let arrival = Arrival::of(peer, &headers, &Trusted::default(), &mut fastrand::Rng::with_seed(1));
         route(&live.load(), &head, &arrival).unwrap()

@@ -1,142 +1,160 @@
 //! What we change in a request that is forwarded, and in the response that comes back.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use super::arrival::{Arrival, REQUEST_ID};
 use super::attempt::ATTEMPT_FIELD;
 use super::head::{RequestHead, Scheme};
+use crate::routing::{Fields, all, text};
 
-/// The fields of a message, in whatever form an engine keeps them.
-pub trait Fields {
-    fn map(&self) -> &HeaderMap;
+/// Fields that can be changed. Names are in lower case.
+pub trait FieldsMut: Fields {
     /// Replaces every field of that name.
-    fn set(&mut self, name: HeaderName, value: HeaderValue);
-    fn remove(&mut self, name: &HeaderName);
-}
-
-impl Fields for HeaderMap {
-    fn map(&self) -> &HeaderMap {
-        self
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        self.insert(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove(name);
-    }
+    fn set(&mut self, name: &'static str, value: &[u8]);
+    fn remove(&mut self, name: &str);
 }
 
 /// What a request says of itself downstream, kept while its own fields are rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct Origin<'a> {
     pub scheme: Scheme,
     /// As the client wrote it; becomes X-Forwarded-Host.
-    pub authority: String,
+    pub authority: Cow<'a, str>,
     pub version: Version,
 }
 
-impl Origin {
-    pub fn of(head: &RequestHead<'_>) -> Self {
-        Self { scheme: head.scheme, authority: head.authority.to_owned(), version: head.version }
+impl<'a> Origin<'a> {
+    pub fn of(head: &RequestHead<'a>) -> Self {
+        Self { scheme: head.scheme, authority: Cow::Borrowed(head.authority), version: head.version }
+    }
+
+    /// For whoever keeps it longer than the head.
+    pub fn into_owned(self) -> Origin<'static> {
+        Origin { authority: Cow::Owned(self.authority.into_owned()), ..self }
     }
 }
 
 /// Everything but the framing, which is the engine's. `number`: which attempt this is, counted from 1.
-pub fn rewrite_request(fields: &mut impl Fields, arrival: &Arrival, origin: &Origin, number: usize) {
+pub fn rewrite_request(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>, number: usize) {
     drop_hop_by_hop(fields);
     keep_te_trailers(fields);
     forwarded(fields, arrival, origin);
-    set(fields, HeaderName::from_static(REQUEST_ID), &arrival.request_id);
-    set(fields, HeaderName::from_static("traceparent"), &arrival.trace.to_string());
+    fields.set(REQUEST_ID, arrival.request_id.as_bytes());
+    fields.set("traceparent", &arrival.trace.field());
     if !arrival.trace.continued {
-        fields.remove(&HeaderName::from_static("tracestate"));
+        fields.remove("tracestate");
     }
-    fields.set(HeaderName::from_static(ATTEMPT_FIELD), HeaderValue::from(number));
-    fields.remove(&HeaderName::from_static("x-pointsman-debug"));
-    append(fields, VIA, via(origin.version));
+    match number {
+        1 => fields.set(ATTEMPT_FIELD, b"1"),
+        _ => fields.set(ATTEMPT_FIELD, number.to_string().as_bytes()),
+    }
+    fields.remove("x-pointsman-debug");
+    append(fields, "via", via(origin.version).as_bytes());
     join_cookies(fields);
 }
 
 /// `status`: of the response these fields belong to.
-pub fn rewrite_response(fields: &mut impl Fields, status: StatusCode, version: Version) {
-    let upgrade = fields.map().get(UPGRADE).filter(|_| status == StatusCode::UPGRADE_REQUIRED).cloned();
+pub fn rewrite_response(fields: &mut impl FieldsMut, status: StatusCode, version: Version) {
+    let upgrade = fields.get("upgrade").filter(|_| status == StatusCode::UPGRADE_REQUIRED).map(<[u8]>::to_vec);
     drop_hop_by_hop(fields);
     if let Some(upgrade) = upgrade {
-        fields.set(UPGRADE, upgrade);
+        fields.set("upgrade", &upgrade);
     }
     if status == StatusCode::NO_CONTENT {
         // RFC 9110 §8.6: a body that must not be there has no length.
-        fields.remove(&CONTENT_LENGTH);
+        fields.remove("content-length");
     }
-    append(fields, VIA, via(version));
+    append(fields, "via", via(version).as_bytes());
+}
+
+/// Whether a field may come behind a body too: none that says where messages end, where they go, or who sends them.
+pub fn may_trail(name: &str) -> bool {
+    let never = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
+    let ours = name.get(..OUR_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUR_PREFIX));
+    !(ours || is_twin(name) || never(&PROTECTED) || never(&HOP_BY_HOP) || never(&OF_PROXIES) || never(&NEVER_TRAILING))
 }
 
 /// An upgrade is hop by hop too, so asking for it is our own request.
-pub fn ask_upgrade(fields: &mut impl Fields, protocol: HeaderValue) {
-    fields.set(CONNECTION, HeaderValue::from_static("upgrade"));
-    fields.set(UPGRADE, protocol);
+pub fn ask_upgrade(fields: &mut impl FieldsMut, protocol: &[u8]) {
+    fields.set("connection", b"upgrade");
+    fields.set("upgrade", protocol);
 }
 
 /// The fields that belong to one connection, and those that `Connection` names (RFC 9110 §7.6.1).
 /// Transfer-Encoding is left to the engine, which frames the body.
-fn drop_hop_by_hop(fields: &mut impl Fields) {
-    if fields.map().contains_key(CONNECTION) {
-        let options: Vec<HeaderName> = fields
-            .map()
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|option| HeaderName::try_from(option.trim()).ok())
-            .filter(|name| !PROTECTED.contains(name))
-            .collect();
-        options.iter().for_each(|name| fields.remove(name));
-        fields.remove(&CONNECTION);
+fn drop_hop_by_hop(fields: &mut impl FieldsMut) {
+    if fields.get("connection").is_some() {
+        let options = all(fields, "connection").filter_map(text).flat_map(|value| value.split(',')).map(str::trim);
+        let named: Vec<String> = options.filter(|option| !STANDING.contains(option)).map(str::to_ascii_lowercase).collect();
+        named.iter().filter(|name| !PROTECTED.contains(&name.as_str())).for_each(|name| fields.remove(name));
+        fields.remove("connection");
     }
-    for name in HOP_BY_HOP {
-        fields.remove(&name);
-    }
+    HOP_BY_HOP.into_iter().for_each(|name| fields.remove(name));
 }
 
-fn keep_te_trailers(fields: &mut impl Fields) {
-    let Some(te) = fields.map().get(TE) else { return };
+fn keep_te_trailers(fields: &mut impl FieldsMut) {
+    let Some(te) = fields.get("te") else { return };
     // gRPC needs it; every other coding would be between the client and us.
-    let trailers = te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
+    let trailers = text(te).is_some_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
     if trailers {
-        fields.set(TE, HeaderValue::from_static("trailers"));
+        fields.set("te", b"trailers");
     } else {
-        fields.remove(&TE);
+        fields.remove("te");
     }
 }
 
-fn forwarded(fields: &mut impl Fields, arrival: &Arrival, origin: &Origin) {
+fn forwarded(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>) {
     if !arrival.trusted {
-        OF_PROXIES.into_iter().for_each(|name| fields.remove(&name));
+        OF_PROXIES.into_iter().for_each(|name| fields.remove(name));
     }
     // CGI and its heirs read `X_Forwarded_For` as the field with dashes.
-    let twins: Vec<HeaderName> = fields.map().keys().filter(|name| is_twin(name)).cloned().collect();
+    let mut twins: Vec<String> = Vec::new();
+    fields.each(&mut |name, _| {
+        if is_twin(name) {
+            twins.push(name.to_ascii_lowercase());
+        }
+    });
     twins.iter().for_each(|name| fields.remove(name));
 
     let peer = arrival.peer.ip().to_canonical();
-    append(fields, X_FORWARDED_FOR, &peer.to_string());
-    if !fields.map().contains_key(X_FORWARDED_PROTO) {
-        fields.set(X_FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
+    append(fields, "x-forwarded-for", &written(peer));
+    if fields.get("x-forwarded-proto").is_none() {
+        fields.set("x-forwarded-proto", origin.scheme.as_str().as_bytes());
     }
-    if !fields.map().contains_key(X_FORWARDED_HOST) && !origin.authority.is_empty() {
-        set(fields, X_FORWARDED_HOST, &origin.authority);
+    if fields.get("x-forwarded-host").is_none() && !origin.authority.is_empty() {
+        fields.set("x-forwarded-host", origin.authority.as_bytes());
     }
-    if fields.map().contains_key(FORWARDED) {
-        append(fields, FORWARDED, &forwarded_element(peer, origin));
+    if fields.get("forwarded").is_some() {
+        append(fields, "forwarded", forwarded_element(peer, origin).as_bytes());
     }
 }
 
+/// The standard library's formatting costs as much as all else that is done to these fields.
+fn written(ip: IpAddr) -> Vec<u8> {
+    let IpAddr::V4(ip) = ip else { return ip.to_string().into_bytes() };
+    let mut text = Vec::with_capacity(16);
+    for byte in ip.octets() {
+        let digits = [byte / 100, byte / 10 % 10, byte % 10].map(|digit| digit + b'0');
+        text.extend_from_slice(
+            &digits[if byte >= 100 {
+                0
+            } else if byte >= 10 {
+                1
+            } else {
+                2
+            }..],
+        );
+        text.push(b'.');
+    }
+    text.pop();
+    text
+}
+
 /// RFC 7239, only where a trusted proxy has begun it.
-fn forwarded_element(peer: IpAddr, origin: &Origin) -> String {
+fn forwarded_element(peer: IpAddr, origin: &Origin<'_>) -> String {
     let scheme = origin.scheme.as_str();
     match peer {
         IpAddr::V4(peer) => format!("for={peer};proto={scheme};host=\"{}\"", origin.authority),
@@ -145,38 +163,26 @@ fn forwarded_element(peer: IpAddr, origin: &Origin) -> String {
 }
 
 /// RFC 9113 §8.2.3: an HTTP/2 client may split its cookies, HTTP/1.1 knows one field.
-fn join_cookies(fields: &mut impl Fields) {
-    let mut cookies = fields.map().get_all(COOKIE).iter();
-    if let (Some(first), Some(second)) = (cookies.next(), cookies.next()) {
-        let all: Vec<&[u8]> = [first, second].into_iter().chain(cookies).map(HeaderValue::as_bytes).collect();
-        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-            fields.set(COOKIE, joined);
-        }
+fn join_cookies(fields: &mut impl FieldsMut) {
+    if fields.nth("cookie", 1).is_some() {
+        let joined = all(fields, "cookie").collect::<Vec<_>>().join(&b"; "[..]);
+        fields.set("cookie", &joined);
     }
 }
 
 /// One field with all the values, ours last.
-fn append(fields: &mut impl Fields, name: HeaderName, value: &str) {
-    let mut all: Vec<&[u8]> = fields.map().get_all(&name).iter().map(HeaderValue::as_bytes).collect();
-    if all.is_empty() {
-        return set(fields, name, value);
+fn append(fields: &mut impl FieldsMut, name: &'static str, value: &[u8]) {
+    if fields.get(name).is_none() {
+        return fields.set(name, value);
     }
-    all.push(value.as_bytes());
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
-        fields.set(name, joined);
-    }
+    let joined = all(fields, name).chain([value]).collect::<Vec<_>>().join(&b", "[..]);
+    fields.set(name, &joined);
 }
 
-fn set(fields: &mut impl Fields, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        fields.set(name, value);
-    }
-}
-
-fn is_twin(name: &HeaderName) -> bool {
-    name.as_str().contains('_') && {
-        let dashed = name.as_str().replace('_', "-");
-        OF_PROXIES.iter().any(|n| n.as_str() == dashed) || dashed == REQUEST_ID
+fn is_twin(name: &str) -> bool {
+    name.contains('_') && {
+        let dashed = name.replace('_', "-").to_ascii_lowercase();
+        OF_PROXIES.contains(&dashed.as_str()) || dashed == REQUEST_ID
     }
 }
 
@@ -188,34 +194,49 @@ fn via(version: Version) -> &'static str {
     }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-
 /// What only a trusted proxy may say.
-const OF_PROXIES: [HeaderName; 7] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-real-ip"),
-    FORWARDED,
+const OF_PROXIES: [&str; 7] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "forwarded",
 ];
 
-const HOP_BY_HOP: [HeaderName; 4] = [
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
+const HOP_BY_HOP: [&str; 4] = ["upgrade", "keep-alive", "proxy-connection", "http2-settings"];
+
+/// Options of `Connection` that nearly everybody sends; they name no field, or one that goes anyway.
+const STANDING: [&str; 5] = ["close", "Close", "keep-alive", "Keep-Alive", "Upgrade"];
+
+/// What decides how a message is treated has to come before it (RFC 9110 §6.5.1).
+const NEVER_TRAILING: [&str; 15] = [
+    "connection",
+    "trailer",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "cache-control",
+    "expect",
+    "range",
+    "via",
+    REQUEST_ID,
+    "traceparent",
 ];
+const OUR_PREFIX: &str = "x-pointsman-";
 
 /// `Connection` cannot take these away from the next hop, whatever it names.
-const PROTECTED: [HeaderName; 6] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TE, X_FORWARDED_FOR, FORWARDED];
+const PROTECTED: [&str; 6] = ["host", "content-length", "transfer-encoding", "te", "x-forwarded-for", "forwarded"];
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
     use super::super::arrival::Trusted;
     use super::*;
     use crate::config::Network;
@@ -256,6 +277,13 @@ mod tests {
         assert_eq!(values(&map, "x-forwarded-host"), ["shop.example:8080"]);
         for gone in ["x-real-ip", "forwarded", "x_forwarded_for"] {
             assert!(!map.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_everybody_writes_them() {
+        for ip in ["0.0.0.0", "1.20.255.100", "10.0.0.1", "203.0.113.9", "2001:db8::1"] {
+            assert_eq!(written(ip.parse().unwrap()), ip.as_bytes());
         }
     }
 

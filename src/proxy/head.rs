@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{Method, Version};
 
 use super::path::plain_path;
 use super::reply::Refusal;
 use crate::config::ClientLimits;
-use crate::routing::host_of;
+use crate::routing::{Fields, all, host_of, text};
 
 /// What an engine hands in, as it stood on the wire.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct RawHead<'a> {
     pub method: &'a Method,
     /// The request target: origin form, absolute form or `*`.
@@ -20,7 +19,7 @@ pub struct RawHead<'a> {
     /// `:authority` of HTTP/2.
     pub authority: Option<&'a str>,
     pub version: Version,
-    pub headers: &'a HeaderMap,
+    pub fields: &'a dyn Fields,
     pub peer: SocketAddr,
     pub scheme: Scheme,
 }
@@ -32,7 +31,7 @@ pub enum Scheme {
 }
 
 /// A head that may be routed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// As the client wrote it, with its port.
@@ -44,11 +43,20 @@ pub struct RequestHead<'a> {
     /// Without its question mark.
     pub query: Option<&'a str>,
     pub version: Version,
-    pub headers: &'a HeaderMap,
+    pub fields: &'a dyn Fields,
+    pub framing: Framing,
     pub peer: SocketAddr,
     pub scheme: Scheme,
     /// The target has to be written anew: it was in absolute form, or had dot segments.
     pub rewritten: bool,
+}
+
+/// How long a body is, as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    Nothing,
+    Length(u64),
+    Chunked,
 }
 
 impl Scheme {
@@ -63,13 +71,13 @@ impl Scheme {
 impl<'a> RequestHead<'a> {
     pub fn check(raw: RawHead<'a>, limits: &ClientLimits) -> Result<Self, Refusal> {
         check_size(&raw, limits)?;
-        check_framing(&raw)?;
+        let framing = framing(raw.fields)?;
         if raw.method == Method::TRACE || raw.method == Method::CONNECT {
             return Err(Refusal::Method);
         }
         let target = std::str::from_utf8(raw.target).map_err(|_| Refusal::Malformed("the request target is not ASCII"))?;
         let (named, target, absolute) = split_target(target)?;
-        let authority = match (named.or(raw.authority), host_field(raw.headers)?) {
+        let authority = match (named.or(raw.authority), host_field(raw.fields)?) {
             (Some(target), Some(field)) if raw.version < Version::HTTP_2 && !target.eq_ignore_ascii_case(field) => {
                 return Err(Refusal::Malformed("the request target and Host name different hosts"));
             }
@@ -87,8 +95,8 @@ impl<'a> RequestHead<'a> {
         };
         let path = if path == "*" && raw.method == Method::OPTIONS { Cow::Borrowed(path) } else { plain_path(path)? };
         let rewritten = absolute || matches!(path, Cow::Owned(_));
-        let RawHead { method, version, headers, peer, scheme, .. } = raw;
-        Ok(Self { method, authority, host, path, query, version, headers, peer, scheme, rewritten })
+        let RawHead { method, version, fields, peer, scheme, .. } = raw;
+        Ok(Self { method, authority, host, path, query, version, fields, framing, peer, scheme, rewritten })
     }
 
     /// The target in the form every instance understands.
@@ -101,7 +109,7 @@ impl<'a> RequestHead<'a> {
 
     /// The first cookie of that name.
     pub fn cookie(&self, name: &str) -> Option<&'a str> {
-        let fields = self.headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
+        let fields = all(self.fields, "cookie").filter_map(text);
         let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
     }
@@ -115,35 +123,48 @@ fn check_size(raw: &RawHead<'_>, limits: &ClientLimits) -> Result<(), Refusal> {
         return Err(Refusal::TargetTooLong);
     }
     // Four bytes a field stand on the wire beside its name and value: colon, space, line end.
-    let fields: usize = raw.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if raw.headers.len() > limits.fields || fields + raw.target.len() > limits.head_size {
+    let (mut n_fields, mut size) = (0, raw.target.len());
+    raw.fields.each(&mut |name, value| {
+        n_fields += 1;
+        size += name.len() + value.len() + 4;
+    });
+    if n_fields > limits.fields || size > limits.head_size {
         return Err(Refusal::HeadTooLarge);
     }
     Ok(())
 }
 
 /// Where the body ends must be plain, or the next proxy may see another request in it.
-fn check_framing(raw: &RawHead<'_>) -> Result<(), Refusal> {
-    let mut codings = raw.headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|coding| !is_chunked(coding) || codings.next().is_some()) {
-        return Err(Refusal::Malformed("Transfer-Encoding is not chunked alone"));
+fn framing(fields: &dyn Fields) -> Result<Framing, Refusal> {
+    let mut codings = all(fields, "transfer-encoding");
+    let mut lengths = all(fields, "content-length");
+    match (codings.next(), lengths.next()) {
+        (None, None) => Ok(Framing::Nothing),
+        (Some(_), Some(_)) => Err(Refusal::Malformed("the request has both Transfer-Encoding and Content-Length")),
+        (Some(coding), None) => {
+            let is_chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+            is_chunked.then_some(Framing::Chunked).ok_or(Refusal::Malformed("Transfer-Encoding is not chunked alone"))
+        }
+        (None, Some(length)) => {
+            let number = number(length).filter(|_| lengths.next().is_none());
+            number.map(Framing::Length).ok_or(Refusal::Malformed("Content-Length is not one number"))
+        }
     }
-    let mut lengths = raw.headers.get_all(CONTENT_LENGTH).iter();
-    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    if lengths.next().is_some_and(|length| !is_number(length) || lengths.next().is_some()) {
-        return Err(Refusal::Malformed("Content-Length is not one number"));
-    }
-    Ok(())
 }
 
-fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let mut hosts = headers.get_all(HOST).iter();
+/// Digits alone: no sign, no list, nothing that overflows.
+pub fn number(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().all(u8::is_ascii_digit).then_some(text)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn host_field(fields: &dyn Fields) -> Result<Option<&str>, Refusal> {
+    let mut hosts = all(fields, "host");
     let Some(host) = hosts.next() else { return Ok(None) };
     if hosts.next().is_some() {
         return Err(Refusal::Malformed("the request has more than one Host"));
     }
-    host.to_str().map(|h| Some(h.trim_ascii())).map_err(|_| Refusal::Malformed("Host is not ASCII"))
+    text(host).map(|h| Some(h.trim_ascii())).ok_or(Refusal::Malformed("Host is not ASCII"))
 }
 
 /// The authority of an absolute form, the rest, and whether it was one.
@@ -167,7 +188,7 @@ const TARGET_LENGTH_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let field = |(n, v): &(&str, &str)| (HeaderName::try_from(*n).unwrap(), HeaderValue::try_from(*v).unwrap());
@@ -186,7 +207,7 @@ mod tests {
             target: target.as_bytes(),
             authority: None,
             version,
-            headers: &headers(fields),
+            fields: &headers(fields),
             peer: "192.0.2.1:5000".parse().unwrap(),
             scheme: Scheme::Http,
         };
@@ -228,6 +249,10 @@ mod tests {
             ("POST /", vec![host, ("content-length", "5, 5")], "400 Content-Length is not"),
             ("POST /", vec![host, ("transfer-encoding", "gzip, chunked")], "400 Transfer-Encoding is not"),
             ("POST /", vec![host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], "400 Transfer-Encoding"),
+            ("POST /", vec![host, ("content-length", "+5")], "400 Content-Length is not"),
+            ("POST /", vec![host, ("content-length", "")], "400 Content-Length is not"),
+            ("POST /", vec![host, ("content-length", "18446744073709551616")], "400 Content-Length is not"),
+            ("POST /", vec![host, ("content-length", "5"), ("transfer-encoding", "chunked")], "400 the request has both"),
             ("TRACE /", vec![host], "405"),
             ("CONNECT a:443", vec![host], "405"),
         ] {

@@ -13,7 +13,7 @@ pub fn key(policy: &ServicePolicy, head: &RequestHead<'_>, arrival: &Arrival) ->
         return None;
     }
     Some(match policy.hash_on.as_ref().unwrap_or(&HashOn::Client) {
-        HashOn::Header(name) => Key::of(head.headers.get(name.as_str())?.as_bytes()),
+        HashOn::Header(name) => Key::of(head.fields.get(name)?),
         HashOn::Cookie(name) => Key::of(head.cookie(name)?.as_bytes()),
         HashOn::Query(name) => Key::of(parameter(head.query?, name)?.as_bytes()),
         HashOn::Path => Key::of(head.path.as_bytes()),
@@ -46,7 +46,7 @@ mod tests {
         headers.insert("host", "a".parse().unwrap());
         let (method, target, peer) = (&Method::GET, target.as_bytes(), peer.parse().unwrap());
         let version = Version::HTTP_11;
-        let raw = RawHead { method, target, authority: None, version, headers: &headers, peer, scheme: Scheme::Http };
+        let raw = RawHead { method, target, authority: None, version, fields: &headers, peer, scheme: Scheme::Http };
         let head = RequestHead::check(raw, &ClientLimits::default()).unwrap();
         let arrival = Arrival::of(peer, &headers, &Trusted::default(), &mut fastrand::Rng::with_seed(1));
         let policy = ServicePolicy { balance: Balance::Hash, hash_on, ..ServicePolicy::default() };
@@ -84,7 +84,7 @@ mod tests {
             target: b"/",
             authority: None,
             version: Version::HTTP_11,
-            headers: &headers,
+            fields: &headers,
             peer,
             scheme: Scheme::Http,
         };

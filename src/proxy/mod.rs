@@ -2,7 +2,11 @@
 //!
 //! What decides stands here and knows no engine: `head` checks a request, `route` finds its service, `attempt` picks
 //! instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record` gathers the facts that
-//! counters and `access_log` read. `pingora/` is the engine that asks them; a second one would ask the same.
+//! counters and `access_log` read. Two engines ask them:
+//!
+//! 1. `worker` takes connections off its sockets; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
+//! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else.
+//! 3. `downstream` and `upstream` are the connections that both of them use.
 //!
 //! Invariants:
 //! - A request loads the snapshot once and keeps the service it found; its retries see the same pool.
@@ -13,8 +17,11 @@
 pub mod access_log;
 mod arrival;
 mod attempt;
+mod downstream;
+mod explain;
 mod forward;
 mod head;
+mod http1;
 mod key;
 mod path;
 mod pingora;
@@ -22,11 +29,14 @@ mod queue;
 mod record;
 mod reply;
 mod route;
+mod serve;
 mod sockets;
 mod stats;
 mod sticky;
 #[cfg(test)]
 mod tests;
+mod upstream;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
@@ -37,11 +47,12 @@ use tokio::sync::{Semaphore, watch};
 pub use access_log::AccessLog;
 use arrival::Trusted;
 pub use path::plain_path;
-use pingora::{Upstreams, Worker};
 use record::RequestRecord;
 pub use sockets::{BindError, Sockets, bind};
 pub use stats::ProxyStats;
 use stats::WorkerStats;
+use upstream::Upstreams;
+use worker::Worker;
 
 use crate::catalog::Live;
 use crate::config::{ClientLimits, ProxyConfig};
@@ -99,7 +110,7 @@ impl Proxy {
 /// The workers at work.
 #[derive(Debug)]
 pub struct Serving {
-    workers: Vec<pingora::Running>,
+    workers: Vec<worker::Running>,
 }
 
 impl Serving {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 
 use super::attempt::Failure;
 use crate::pool::PickError;
+use crate::routing::Fields;
 
 /// Why a request has no answer from an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl Refusal {
     }
 
     /// The answer, in JSON unless the client asked for text.
-    pub fn reply(&self, request: &HeaderMap, request_id: &str) -> Reply {
+    pub fn reply(&self, request: &dyn Fields, request_id: &str) -> Reply {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let reason = self.reason();
         let (content_type, body) = if wants_text(request) {
@@ -142,8 +143,8 @@ impl From<PickError> for Refusal {
 }
 
 /// The first of the two kinds that `Accept` names; JSON when it names neither.
-fn wants_text(request: &HeaderMap) -> bool {
-    let accept = request.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+fn wants_text(request: &dyn Fields) -> bool {
+    let accept = request.text("accept").unwrap_or_default();
     accept
         .split(',')
         .map(|range| range.split(';').next().unwrap_or_default().trim())
@@ -154,6 +155,7 @@ fn wants_text(request: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header;
 
     fn reply(refusal: Refusal, accept: &str) -> Reply {
         let mut request = HeaderMap::new();

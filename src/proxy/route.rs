@@ -14,7 +14,7 @@ pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>, arrival: &Arrival) -> 
         path: &head.path,
         query: head.query.unwrap_or_default(),
         method: head.method,
-        headers: head.headers,
+        headers: head.fields,
     };
     // Before the registry is known, what is missing may exist.
     let unknown = if snapshot.registry_known { Refusal::NoRoute } else { Refusal::RegistryUnknown };

@@ -17,7 +17,15 @@ pub struct WorkerStats {
     pub malformed: AtomicU64,
     /// Requests that met no route.
     pub unrouted: RouteStats,
+    pub http1: EngineStats,
     drain_cuts: AtomicU64,
+}
+
+/// Which engine did the HTTP/1 requests of a worker.
+#[derive(Debug, Default)]
+pub struct EngineStats {
+    own: AtomicU64,
+    general: AtomicU64,
 }
 
 /// All workers at one moment.
@@ -30,6 +38,9 @@ pub struct ProxyStats {
     pub malformed: u64,
     /// Requests refused before a route was known, as `RouteStats::by_class` counts them.
     pub unrouted: [u64; 6],
+    /// HTTP/1 requests done by our own engine, and by the general one.
+    pub http1_own: u64,
+    pub http1_general: u64,
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -44,6 +55,16 @@ impl WorkerStats {
     }
 }
 
+impl EngineStats {
+    pub fn count_own(&self) {
+        self.own.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_general(&self) {
+        self.general.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl ProxyStats {
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
         let mut sum = Self::default();
@@ -55,6 +76,8 @@ impl ProxyStats {
             add(&mut sum.received_bytes, &worker.received);
             add(&mut sum.sent_bytes, &worker.sent);
             add(&mut sum.malformed, &worker.malformed);
+            add(&mut sum.http1_own, &worker.http1.own);
+            add(&mut sum.http1_general, &worker.http1.general);
             add(&mut sum.drain_forced_closes, &worker.drain_cuts);
         }
         sum

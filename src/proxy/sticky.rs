@@ -38,7 +38,7 @@ impl Sticky {
     ) -> Option<Self> {
         let seal = Seal::new(secret, service, &policy.cookie)?;
         let held = head.cookie(&policy.cookie).and_then(|value| seal.open(value));
-        let tells_https = || head.headers.get("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https"));
+        let tells_https = || head.fields.get("x-forwarded-proto").is_some_and(|v| v.eq_ignore_ascii_case(b"https"));
         let secure = head.scheme == Scheme::Https || (arrival.trusted && tells_https());
         Some(Self { policy: policy.clone(), seal, held, secure })
     }
@@ -145,7 +145,7 @@ mod tests {
         });
         let peer = "192.0.2.1:5000".parse().unwrap();
         let (method, version) = (&Method::GET, Version::HTTP_11);
-        let raw = RawHead { method, target: b"/", authority: None, version, headers: &headers, peer, scheme: Scheme::Http };
+        let raw = RawHead { method, target: b"/", authority: None, version, fields: &headers, peer, scheme: Scheme::Http };
         let head = RequestHead::check(raw, &ClientLimits::default()).unwrap();
         let trusted = Trusted::new(&[Network { address: peer.ip(), prefix: 32 }]);
         let arrival = Arrival::of(peer, &headers, &trusted, &mut fastrand::Rng::with_seed(1));

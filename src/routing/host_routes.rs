@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Question, Route};
+use super::{Fields, Question, Route, all, text};
 use crate::model::{FieldMatch, PathMatch};
 
 /// Levels of equal priority, the highest first.
@@ -102,8 +102,8 @@ fn meets(route: &Route, question: &Question<'_>) -> bool {
 }
 
 /// A header that comes several times meets a condition if one of its values does.
-fn header_meets(field: &FieldMatch, headers: &http::HeaderMap) -> bool {
-    headers.get_all(&field.name).iter().any(|v| v.to_str().is_ok_and(|v| field.value.matches(v)))
+fn header_meets(field: &FieldMatch, headers: &dyn Fields) -> bool {
+    all(headers, &field.name).any(|v| text(v).is_some_and(|v| field.value.matches(v)))
 }
 
 /// Compared as they stand in the target, percent-encoding included.

@@ -13,6 +13,7 @@
 
 mod authority;
 mod book;
+mod fields;
 mod host_routes;
 
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use authority::host_of;
 pub use book::RouteBook;
+pub use fields::{Fields, all, text};
 use host_routes::HostRoutes;
 
 use crate::model::{HostPattern, Origin, RouteSpec, ShardMap};
 
 /// What a request is judged by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// Lower case, without port or final dot; empty when the client named none.
     pub host: &'a str,
@@ -33,7 +35,7 @@ pub struct Question<'a> {
     pub path: &'a str,
     pub query: &'a str,
     pub method: &'a http::Method,
-    pub headers: &'a http::HeaderMap,
+    pub headers: &'a dyn Fields,
 }
 
 /// A route in force, with what was counted on it.
@@ -160,7 +162,7 @@ mod tests {
     fn ask<'a>(table: &'a RouteTable, method: &str, host: &str, target: &str, headers: &[(&str, &str)]) -> &'a str {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method = method.parse().unwrap();
-        let headers = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+        let headers: http::HeaderMap = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
         let question = Question { host, path, query, method: &method, headers: &headers };
         table.find(&question).map_or("-", |r| r.spec.name.as_str())
     }

@@ -80,6 +80,8 @@ families! {
         "Probes, from connecting to the end of the answer.";
     PROBE_LATENESS = Histogram "pointsman_probe_lateness_seconds" []
         "How long after they were due probes began.";
+    HTTP1_REQUESTS = Counter "pointsman_http1_requests_total" ["engine"]
+        "HTTP/1 requests by the engine that did them.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

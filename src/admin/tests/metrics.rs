@@ -64,6 +64,8 @@ async fn the_numbers_are_those_that_were_counted() {
         (r#"pointsman_connections{listener="0.0.0.0:8080"}"#, "3"),
         (r#"pointsman_bytes_total{direction="out"}"#, "2000"),
         ("pointsman_drains_active", "1"),
+        ("pointsman_http1_requests_total{engine=\"own\"}", "41"),
+        ("pointsman_http1_requests_total{engine=\"general\"}", "3"),
         ("pointsman_drain_forced_closes_total", "2"),
         ("pointsman_registry_connected", "0"),
         ("pointsman_registry_applied_revision", "1"),

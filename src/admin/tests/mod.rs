@@ -60,6 +60,8 @@ impl World {
                 sent_bytes: 2000,
                 unrouted: [0, 0, 0, 0, 5, 0],
                 drains_active: 1,
+                http1_own: 41,
+                http1_general: 3,
                 drain_forced_closes: 2,
             }),
             leaving: leaving.subscribe(),

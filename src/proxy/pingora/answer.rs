@@ -8,6 +8,8 @@ use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, Stage};
 use crate::proxy::arrival::REQUEST_ID;
+use crate::proxy::explain;
+use crate::proxy::forward::FieldsMut;
 
 /// Writes the answer of a refused request.
 pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
@@ -19,7 +21,7 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     response.insert_header(header::CONTENT_TYPE, reply.content_type)?;
     response.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    response.insert_header(HeaderName::from_static(REQUEST_ID), arrived.arrival.request_id.as_str())?;
+    response.insert_header(HeaderName::from_static(REQUEST_ID), &*arrived.arrival.request_id)?;
     if let Some(seconds) = reply.retry_after {
         response.insert_header(header::RETRY_AFTER, seconds)?;
     }
@@ -42,29 +44,16 @@ pub fn stick(response: &mut ResponseHeader, ctx: &RequestCtx) {
     }
 }
 
-/// `X-Pointsman-…` for a trusted client that asked for them.
+/// For a trusted client that asked for it.
 pub fn explain(response: &mut ResponseHeader, ctx: &RequestCtx) {
     if !ctx.arrived.as_ref().is_some_and(|a| a.arrival.debug) {
         return;
     }
-    let mut put = |name: &'static str, value: String| {
-        // Names and ids are checked when they are parsed; nothing here can be an invalid value.
-        let _ = response.insert_header(HeaderName::from_static(name), value);
+    let refusal = match &ctx.stage {
+        Stage::Refused(refusal, _) => Some(refusal),
+        _ => None,
     };
-    if let Some(way) = ctx.way() {
-        let forwarding = &way.forwarding;
-        put("x-pointsman-route", forwarding.route.spec.name.to_string());
-        put("x-pointsman-service", forwarding.route.spec.service.to_string());
-        let running = forwarding.current().map(|a| a.instance());
-        if let Some(instance) = running.or(forwarding.attempts.last().map(|a| &a.instance)) {
-            put("x-pointsman-instance", instance.id.to_string());
-        }
-        if let Some(word) = forwarding.current().and_then(|a| a.why().word()) {
-            put("x-pointsman-reason", word.to_owned());
-        }
-        put("x-pointsman-attempts", (forwarding.attempts.len() + usize::from(running.is_some())).to_string());
-    }
-    if let Stage::Refused(refusal, _) = &ctx.stage {
-        put("x-pointsman-reason", refusal.reason().to_owned());
+    for (name, value) in explain::explain(ctx.way().map(|way| &way.forwarding), refusal) {
+        response.set(name, value.as_bytes());
     }
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::line::Claim;
-use super::link::Link;
+use super::link::SessionLink;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::Forwarding;
 use crate::proxy::forward::Origin;
 use crate::proxy::reply::Refusal;
+use crate::proxy::upstream::Claim;
 
 /// Later callbacks find here what earlier ones settled; nothing is decided twice.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub struct RequestCtx {
 #[derive(Debug)]
 pub struct Arrived {
     pub arrival: Arrival,
-    pub link: Arc<Link>,
+    pub link: Arc<SessionLink>,
 }
 
 /// How far a request is.
@@ -55,7 +55,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Way {
     pub forwarding: Forwarding,
-    pub origin: Origin,
+    pub origin: Origin<'static>,
     /// The request target, where it cannot stay as the client wrote it.
     pub target: Option<String>,
     /// Messages may be far apart in either direction.

@@ -18,23 +18,25 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::ctx::{Arrived, Due, RequestCtx, Stage, Way};
-use super::link::{Link, Phase};
-use super::upstreams::{Upstreams, is_current};
+use super::link::SessionLink;
+use super::peers::Peers;
 use super::{answer, failure, tunnel};
 use crate::catalog::Live;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::route::route;
+use crate::proxy::upstream::is_current;
 
 /// One per worker.
 pub struct Gateway {
     pub shared: Arc<Shared>,
-    pub upstreams: Arc<Upstreams>,
+    pub peers: Arc<Peers>,
     /// True once the process is about to end: connections close with their next answer.
     pub ending: watch::Receiver<bool>,
 }
@@ -51,7 +53,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        let Some(link) = Link::of(session).cloned() else {
+        let Some(link) = SessionLink::of(session).cloned() else {
             return Error::e_explain(ErrorType::InternalError, "a session without a link");
         };
         link.enter(Phase::Body);
@@ -316,16 +318,16 @@ impl Gateway {
             target: request.raw_path(),
             authority: request.uri.authority().map(|a| a.as_str()),
             version: request.version,
-            headers: &request.headers,
+            fields: &request.headers,
             peer: arrival.peer,
             scheme: link.scheme,
         };
         let head = RequestHead::check(raw, &self.shared.limits)?;
         let way = Way {
             forwarding: route(&self.live().load(), &head, arrival)?,
-            origin: Origin::of(&head),
+            origin: Origin::of(&head).into_owned(),
             target: head.rewritten.then(|| head.origin_form()),
-            is_grpc: head.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")),
+            is_grpc: head.fields.get("content-type").is_some_and(|t| t.starts_with(b"application/grpc")),
         };
         Ok(Stage::Forwarding(Box::new(way)))
     }
@@ -335,7 +337,7 @@ impl Gateway {
         let attempt = forwarding.next_attempt(&mut fastrand::Rng::new()).await?;
         let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
         let policy = forwarding.policy().ok_or(Refusal::NoInstances)?;
-        let (peer, claim) = self.upstreams.claim(&instance, policy, fresh).ok_or(Refusal::NoneHealthy)?;
+        let (peer, claim) = self.peers.claim(&instance, policy, fresh).ok_or(Refusal::NoneHealthy)?;
         ctx.claim = Some(claim);
         ctx.due = None;
         Ok(peer)

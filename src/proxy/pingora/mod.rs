@@ -1,26 +1,23 @@
-//! Pingora as the HTTP engine: this folder is the only place that names it.
+//! Pingora as an HTTP engine: this folder is the only place that names it. It speaks HTTP/2 on either side, and does those
+//! HTTP/1 requests that our own path leaves to it.
 //!
-//! 1. `accept` takes connections off a worker's sockets; `serve` gives each an own stream (`io`), tells HTTP/2 from
-//!    HTTP/1, and waits between requests without holding any of Pingora's memory.
+//! 1. `engine` sets it up for a worker and hands it connections in the form it takes them (`io`).
 //! 2. `Gateway` is what Pingora calls for a request. Its callbacks translate; what they ask decides in `proxy/`.
-//! 3. `upstreams` and `line` own the connections to the instances; `tunnel` those that stop being HTTP.
+//! 3. `peers` says how instances are spoken to and opens connections to them; `tunnel` owns those that stop being HTTP.
 //!
 //! Deliberately absent: `pingora::server::Server`, whose shutdown is a sleep, and `pingora-load-balancing`.
 
-mod accept;
 mod answer;
 mod ctx;
+mod engine;
 mod failure;
 mod fields;
 mod gateway;
-mod input;
 mod io;
-mod line;
 mod link;
+mod peers;
 mod relay;
-mod serve;
 mod tunnel;
-mod upstreams;
 
-pub use accept::{Running, Worker};
-pub use upstreams::Upstreams;
+pub use engine::Pingora;
+pub use peers::Peers;

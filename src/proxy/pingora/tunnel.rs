@@ -7,9 +7,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,28 +16,24 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use pingora_core::upstreams::peer::Tracing;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::ctx::{Arrived, RequestCtx, Stage, Way};
 use super::gateway::Gateway;
-use super::io::Connection;
-use super::line::{Claim, Opened};
 use super::relay::{End, relay};
-use super::upstreams::dial;
 use super::{answer, gateway};
 use crate::model::{Protocol, TimeoutPolicy};
 use crate::proxy::Shared;
 use crate::proxy::attempt::{Failure, Next};
+use crate::proxy::downstream::Connection;
 use crate::proxy::forward;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
+use crate::proxy::upstream::{Claim, Wire, dial};
 
 /// An HTTP/1.1 request without a body that names a protocol it would rather speak. `h2c` is not one of them: clients
 /// that want HTTP/2 begin with it.
@@ -99,7 +93,7 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
     let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
     let instance = forwarding.next_attempt(&mut fastrand::Rng::new()).await?.instance().clone();
     let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
-    let (_, mut claim) = gateway.upstreams.claim(&instance, &policy, true).ok_or(Refusal::NoneHealthy)?;
+    let (_, mut claim) = gateway.peers.claim(&instance, &policy, true).ok_or(Refusal::NoneHealthy)?;
     let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;
     if instance.spec.protocol != Protocol::Http {
         debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
@@ -110,7 +104,7 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
         Stop::Failed(if error.kind() == io::ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused })
     })?;
     let fd = stream.as_raw_fd();
-    let wire = Wire { opened: claim.line().opened(fd), stream };
+    let wire = Wire::new(claim.line(), stream);
     claim.connected(fd);
     if let Some(forwarding) = ctx.forwarding() {
         forwarding.connected(false);
@@ -130,7 +124,7 @@ fn request(session: &Session, ctx: &RequestCtx) -> Option<Request<Empty<Bytes>>>
     let mut fields = header.headers.clone();
     let protocol = fields.get(UPGRADE)?.clone();
     forward::rewrite_request(&mut fields, arrival, &way.origin, way.forwarding.number());
-    forward::ask_upgrade(&mut fields, protocol);
+    forward::ask_upgrade(&mut fields, protocol.as_bytes());
     let target = way.target.as_deref().map_or(header.raw_path(), str::as_bytes);
     let mut request = Request::builder().method(&header.method).uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = fields;
@@ -196,7 +190,7 @@ fn switching(response: &Response<Incoming>, set_cookie: Option<HeaderValue>) -> 
     let protocol = fields.get(UPGRADE).cloned();
     forward::rewrite_response(&mut fields, response.status(), response.version());
     if let Some(protocol) = protocol {
-        forward::ask_upgrade(&mut fields, protocol);
+        forward::ask_upgrade(&mut fields, protocol.as_bytes());
     }
     if let Some(cookie) = set_cookie {
         fields.append(SET_COOKIE, cookie);
@@ -271,7 +265,7 @@ impl Tunnel {
         let (mut client, early) = connection.into_parts();
         let stats = self.facts.arrived.link.stats.clone();
         let client = End { stream: &mut client, said: &early };
-        let instance = End { stream: &mut self.wire.stream, said: &self.opening };
+        let instance = End { stream: self.wire.stream(), said: &self.opening };
         self.facts.sent = relay(client, instance, self.idle, &stats).await;
     }
 }
@@ -317,38 +311,5 @@ impl Drop for Facts {
 impl std::fmt::Debug for Facts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Facts").field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-/// A connection to an instance that its line knows of until the moment it closes.
-#[derive(Debug)]
-struct Wire {
-    opened: Opened,
-    stream: TcpStream,
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.opened.on_disconnected();
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

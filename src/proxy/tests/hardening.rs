@@ -27,6 +27,19 @@ async fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
+async fn an_empty_line_before_a_request_is_passed_over_however_it_is_cut() {
+    let world = world().start(&[echo().await]);
+    let mut client = world.connect().await;
+    for pieces in [["\r", "\nGET /1 HTTP/1.1\r\nHost: a\r\n\r\n"], ["\r\n\r\nG", "ET /2 HTTP/1.1\r\nHost: a\r\n\r\n"]] {
+        for piece in pieces {
+            client.write(piece).await;
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        assert_eq!(client.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_head_may_be_so_large_and_no_larger() {
     let world = world().start(&[echo().await]);
     let many: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();

@@ -37,9 +37,13 @@ async fn a_body_is_sent_again_to_the_other_instance() {
 #[tokio::test]
 async fn with_no_other_instance_the_failure_is_told() {
     let world = world().start(&[nobody().await]);
-    let answer = world.get("/").await;
-    assert_eq!((answer.status, answer.body.contains("connect_failed")), (502, true), "{answer:?}");
-    assert_eq!(answer.field("connection"), Some("close"), "the engine closes after a failure, so it has to say so");
+    let mut client = world.connect().await;
+    for _ in 0..2 {
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.body.contains("connect_failed")), (502, true), "{answer:?}");
+        assert_eq!(answer.field("connection"), None, "nothing is left on the connection, so it goes on");
+    }
 }
 
 /// Reads a request and hangs up, every time.

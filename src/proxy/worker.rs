@@ -1,4 +1,4 @@
-//! A worker: one thread with its own runtime, its own sockets, its own engine and its own connections to the instances.
+//! A worker: one thread with its own runtime, its own sockets, its own engines and its own connections to the instances.
 //! Nothing that a request touches is shared with another worker but the snapshot and the counters of instances.
 
 use std::io;
@@ -7,22 +7,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::protocols::http::v2::server::default_h2_options;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
-use super::gateway::Gateway;
-use super::io::HeadLimits;
-use super::link::Link;
-use super::serve::{Engine, LAST_WORDS, has_begun};
-use super::upstreams::Upstreams;
-use crate::proxy::Shared;
-use crate::proxy::stats::{OpenConnection, WorkerStats};
+use super::Shared;
+use super::downstream::Link;
+use super::pingora::{Peers, Pingora};
+use super::serve::{LAST_WORDS, Serve, has_begun};
+use super::stats::{OpenConnection, WorkerStats};
+use super::upstream::Upstreams;
 
 /// What a worker is given, before it has a thread.
 #[derive(Clone)]
@@ -52,12 +47,18 @@ impl Worker {
     }
 
     async fn run(self, sockets: Vec<StdListener>, mut ending: watch::Receiver<bool>) {
-        let engine = self.engine(ending.clone());
-        let sweeper = tokio::spawn(sweep(self.clone()));
+        let peers = Arc::new(Peers::new(self.upstreams.clone()));
+        let serve = Serve {
+            shared: self.shared.clone(),
+            upstreams: self.upstreams.clone(),
+            pingora: Pingora::new(&self.shared, &peers, ending.clone()),
+            ending: ending.clone(),
+        };
+        let sweeper = tokio::spawn(sweep(self.clone(), peers));
         let loops: Vec<_> = sockets
             .into_iter()
             .enumerate()
-            .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, engine.clone(), ending.clone())))
+            .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, serve.clone(), ending.clone())))
             .collect();
         has_begun(&mut ending).await;
         for accepting in loops {
@@ -69,24 +70,7 @@ impl Worker {
         sweeper.abort();
     }
 
-    fn engine(&self, ending: watch::Receiver<bool>) -> Engine {
-        let limits = &self.shared.limits;
-        let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOLED_MAX, ..ServerConf::default() };
-        let gateway = Gateway { shared: self.shared.clone(), upstreams: self.upstreams.clone(), ending: ending.clone() };
-        let mut proxy: HttpProxy<Gateway> = http_proxy(&Arc::new(conf), gateway);
-        let mut options = HttpServerOptions::default();
-        options.h2_idle_timeout = Some(limits.keep_alive);
-        proxy.server_options = Some(options);
-        // The defaults hold what keeps a flood of heads small; only our own limit is put in.
-        let mut h2 = default_h2_options();
-        h2.max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
-        h2.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        proxy.h2_options = Some(h2);
-        let heads = HeadLimits { timeout: limits.head_timeout, size: limits.head_size };
-        Engine { proxy: Arc::new(proxy), limits: heads, keep_alive: limits.keep_alive, ending }
-    }
-
-    async fn accept(self, listener: usize, socket: StdListener, engine: Engine, mut ending: watch::Receiver<bool>) {
+    async fn accept(self, listener: usize, socket: StdListener, serve: Serve, mut ending: watch::Receiver<bool>) {
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => return error!(listener, %error, "A listening socket cannot be used"),
@@ -124,7 +108,7 @@ impl Worker {
             let link = Link::new(peer, local, self.stats.clone());
             // Counted from here on, or the end could overlook it.
             let counted = OpenConnection::begin(link.stats.clone(), listener);
-            tokio::spawn(one(engine.clone(), stream, link, (counted, permit)));
+            tokio::spawn(one(serve.clone(), stream, link, (counted, permit)));
         }
     }
 
@@ -141,16 +125,16 @@ impl Worker {
 }
 
 /// `held` goes with the connection.
-async fn one(engine: Engine, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
+async fn one(serve: Serve, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %link.peer, %error, "A connection broke before its first byte");
     }
-    engine.serve(stream, link).await;
+    serve.connection(stream, link).await;
     drop(held);
 }
 
 /// What time does to the connections to the instances.
-async fn sweep(worker: Worker) {
+async fn sweep(worker: Worker, peers: Arc<Peers>) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for round in 1_u32.. {
@@ -159,6 +143,7 @@ async fn sweep(worker: Worker) {
         worker.stats.count_cut(cut);
         if round % FORGET_EVERY == 0 {
             worker.upstreams.forget();
+            peers.forget();
         }
     }
 }
@@ -180,11 +165,6 @@ impl Running {
     }
 }
 
-/// Idle connections to all instances together, per worker and HTTP version; the least recently used one makes room.
-const POOLED_MAX: usize = 4096;
-/// What an HTTP/2 client may send before we have passed it on: one upload fills a fast link, many share a bound.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
 /// How late a response deadline may be noticed.

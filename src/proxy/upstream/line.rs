@@ -1,13 +1,15 @@
 //! The open connections of one worker to one life of one instance: who uses which, what waits too long, and how they
-//! end when the instance leaves.
+//! end when the instance leaves. It holds the idle ones itself, but for those in Pingora's pool.
 
-use std::collections::HashMap;
-use std::os::fd::RawFd;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
-use pingora_core::upstreams::peer::Tracing;
+use tokio::net::TcpStream;
+
+use super::wire::Idle;
 
 #[derive(Debug, Default)]
 pub struct Line {
@@ -16,7 +18,9 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 struct LineState {
-    open: HashMap<RawFd, Socket>,
+    open: HashMap<RawFd, Socket, foldhash::fast::RandomState>,
+    /// The one that was put back last is the last; all of them are in `open`.
+    idle: VecDeque<Idle>,
     serial: u64,
     /// Attempts that have chosen this instance and have no connection yet. They may be about to take a pooled one.
     choosing: u32,
@@ -44,6 +48,7 @@ impl Line {
     pub fn leave(&self, now: Instant) {
         let mut state = self.lock();
         state.left.get_or_insert(now);
+        while state.close_oldest() {}
         state.closing = true;
         state.close_if_settled();
     }
@@ -61,6 +66,14 @@ impl Line {
         let state = self.lock();
         let is_overdue = |s: &Socket| s.users > 0 && s.waiting == s.users && s.overdue.is_some_and(|at| at <= now);
         state.open.iter().filter(|(_, socket)| is_overdue(socket)).for_each(|(fd, _)| shut(*fd));
+    }
+
+    /// Closes what has been idle for so long.
+    pub fn close_idle(&self, now: Instant, after: Duration) {
+        let mut state = self.lock();
+        while state.idle.front().is_some_and(|oldest| oldest.since + after <= now) {
+            state.close_oldest();
+        }
     }
 
     /// Closes what outlasts the drain, spread over its last fifth so that not all clients come back at once.
@@ -88,6 +101,30 @@ impl Line {
         Opened { line: self.clone(), fd, serial }
     }
 
+    /// The same for a connection that has its user already.
+    pub(super) fn opened_busy(self: &Arc<Self>, fd: RawFd) -> Opened {
+        let opened = self.opened(fd);
+        let mut state = self.lock();
+        state.used = true;
+        if let Some(socket) = state.socket((fd, opened.serial)) {
+            socket.users = 1;
+        }
+        drop(state);
+        opened
+    }
+
+    pub(super) fn take_idle(self: &Arc<Self>) -> Option<(TcpStream, Opened)> {
+        let mut state = self.lock();
+        state.used = true;
+        while let Some(Idle { stream, serial, .. }) = state.take_quiet() {
+            let fd = stream.as_raw_fd();
+            let Some(socket) = state.socket((fd, serial)) else { continue };
+            socket.users = 1;
+            return Some((stream, Opened { line: self.clone(), fd, serial }));
+        }
+        None
+    }
+
     #[cfg(test)]
     pub fn open(&self) -> usize {
         self.lock().open.len()
@@ -99,6 +136,23 @@ impl Line {
 }
 
 impl LineState {
+    fn take_quiet(&mut self) -> Option<Idle> {
+        while let Some(idle) = self.idle.pop_back() {
+            if idle.is_quiet() {
+                return Some(idle);
+            }
+            self.open.remove(&idle.stream.as_raw_fd());
+        }
+        None
+    }
+
+    /// Whether there was one.
+    fn close_oldest(&mut self) -> bool {
+        let Some(idle) = self.idle.pop_front() else { return false };
+        self.open.remove(&idle.stream.as_raw_fd());
+        true
+    }
+
     fn close_if_settled(&mut self) {
         if self.closing && self.choosing == 0 {
             self.closing = false;
@@ -111,8 +165,8 @@ impl LineState {
     }
 }
 
-/// Tells the line when a connection is gone. Pingora calls it before it closes the descriptor, so a descriptor that the
-/// line knows is always the one it means.
+/// Tells the line when a connection is gone, which has to be before its descriptor is closed: then a descriptor that the line
+/// knows is always the one it means.
 #[derive(Debug, Clone)]
 pub struct Opened {
     line: Arc<Line>,
@@ -120,18 +174,22 @@ pub struct Opened {
     serial: u64,
 }
 
-impl Tracing for Opened {
-    fn on_connected(&self) {}
+impl Opened {
+    pub(super) fn put_back(&self, stream: TcpStream, now: Instant) {
+        let mut state = self.line.lock();
+        let Some(socket) = state.socket((self.fd, self.serial)) else { return };
+        socket.users = 0;
+        state.idle.push_back(Idle { stream, serial: self.serial, since: now });
+        if state.idle.len() > IDLE_MAX {
+            state.close_oldest();
+        }
+    }
 
-    fn on_disconnected(&self) {
+    pub fn gone(&self) {
         let mut state = self.line.lock();
         if state.socket((self.fd, self.serial)).is_some() {
             state.open.remove(&self.fd);
         }
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(self.clone())
     }
 }
 
@@ -226,6 +284,8 @@ fn shut(fd: RawFd) {
     let _ = shutdown(fd, Shutdown::Both);
 }
 
+/// Idle connections to one instance, on one worker: more than requests at once that an instance is likely to be given.
+const IDLE_MAX: usize = 1024;
 /// Steps in which the last fifth of a drain is cut.
 const SPREAD: u64 = 16;
 
@@ -234,7 +294,6 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
 
     struct World {
         line: Arc<Line>,
@@ -342,10 +401,10 @@ mod tests {
         let pair = world.connect();
         let fd = pair.0.as_raw_fd();
         let claim = world.take(&pair);
-        pair.2.on_disconnected();
+        pair.2.gone();
         assert_eq!(world.line.open(), 0);
         let _again = world.line.opened(fd);
-        pair.2.on_disconnected();
+        pair.2.gone();
         drop(claim);
         assert_eq!(world.line.open(), 1);
     }

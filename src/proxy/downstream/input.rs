@@ -1,10 +1,14 @@
 //! What has arrived on a connection and waits: a buffer that exists only while it holds something, where a head ends in
 //! it, and what the first bytes of a connection tell.
 
+use std::future::Future;
 use std::io;
 use std::mem;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncReadExt, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Bytes that arrived before somebody asked for them. Without memory while a connection is idle.
 #[derive(Default)]
@@ -30,6 +34,40 @@ impl Input {
         }
         let room = INPUT_SIZE.saturating_sub(self.bytes.len());
         read(&mut bytes::BufMut::limit(&mut self.bytes, room))
+    }
+
+    /// The same for whoever polls. Up to `room` bytes in all.
+    pub fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        if self.taken > 0 {
+            self.bytes.drain(..mem::take(&mut self.taken));
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(INPUT_SIZE);
+        } else if self.bytes.len() == self.bytes.capacity() {
+            self.bytes.reserve(INPUT_SIZE);
+        }
+        let room = room.min(self.bytes.capacity()).saturating_sub(self.bytes.len());
+        let mut space = bytes::BufMut::limit(&mut self.bytes, room);
+        pin!(stream.read_buf(&mut space)).poll(cx)
+    }
+
+    pub fn consume(&mut self, n: usize) {
+        self.taken = self.bytes.len().min(self.taken + n);
+    }
+
+    /// Moves the memory when nothing else is in it.
+    pub fn take_vec(&mut self, n: usize) -> Vec<u8> {
+        if self.taken == 0 && n == self.bytes.len() {
+            return mem::take(&mut self.bytes);
+        }
+        let taken = self.rest()[..n].to_vec();
+        self.consume(n);
+        taken
+    }
+
+    pub fn put_back(&mut self, mut bytes: Vec<u8>) {
+        bytes.extend_from_slice(self.rest());
+        *self = Self { bytes, taken: 0 };
     }
 
     pub fn take(&mut self, buf: &mut ReadBuf<'_>, at_most: usize) -> usize {

@@ -1,7 +1,7 @@
-//! How one worker reaches the instances: a dialler for each, and the connections it opened.
+//! How Pingora reaches the instances: a dialler for each, and a peer that says how to speak to it.
 //!
 //! Pingora pools connections by a hash of the peer and cannot be told to drop some. So every instance has a dialler of
-//! ours, which knows its open sockets; shutting an idle one down lets Pingora's own poll find it closed. The hash gets
+//! ours, which tells the line of each socket; shutting an idle one down lets Pingora's own poll find it closed. The hash gets
 //! the instance's generation and how it is spoken to, so a connection is never used for another life of an address.
 
 use std::collections::HashMap;
@@ -10,57 +10,47 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::upstreams::peer::{HttpPeer, Tracer};
+use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
 use pingora_error::{Error, ErrorType, Result};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
-use super::line::{Claim, Line};
-use crate::catalog::Snapshot;
-use crate::model::{Host, ServicePolicy};
+use crate::model::{Host, InstanceSpec, ServicePolicy};
 use crate::pool::Instance;
+use crate::proxy::upstream::{Claim, Line, Opened, POOLED_IDLE, Upstreams, dial};
 
-#[derive(Debug, Default)]
-pub struct Upstreams {
-    /// By generation.
-    entries: Mutex<HashMap<u64, Entry>>,
-}
-
+/// The peers of one worker.
 #[derive(Debug)]
-struct Entry {
-    line: Arc<Line>,
-    /// Copied for every attempt; made anew when the record or the policy behind it is another one.
-    peer: HttpPeer,
-    instance: Arc<Instance>,
-    policy: Arc<ServicePolicy>,
+pub struct Peers {
+    pub upstreams: Arc<Upstreams>,
+    /// By generation.
+    made: Mutex<HashMap<u64, Made, foldhash::fast::RandomState>>,
 }
 
-impl Upstreams {
+/// Copied for every attempt; made anew when the record or the policy behind it is another one, or the line is.
+#[derive(Debug)]
+struct Made {
+    peer: HttpPeer,
+    spec: Arc<InstanceSpec>,
+    policy: Arc<ServicePolicy>,
+    line: Arc<Line>,
+}
+
+impl Peers {
+    pub fn new(upstreams: Arc<Upstreams>) -> Self {
+        Self { upstreams, made: Mutex::default() }
+    }
+
     /// The peer for an attempt at this instance, and the claim that keeps its connection from being closed as idle.
     /// `None`: the instance has no address.
     pub fn claim(&self, instance: &Arc<Instance>, policy: &Arc<ServicePolicy>, fresh: bool) -> Option<(Box<HttpPeer>, Claim)> {
         let addr = instance.standing.addr?;
-        let generation = instance.state.generation;
-        let mut entries = self.lock();
-        let same = |e: &&Entry| Arc::ptr_eq(&e.instance.spec, &instance.spec) && Arc::ptr_eq(&e.policy, policy);
-        let (peer, line) = match entries.get(&generation).filter(same) {
-            Some(entry) => (entry.peer.clone(), entry.line.clone()),
-            None => {
-                let line = entries.get(&generation).map(|e| e.line.clone()).unwrap_or_default();
-                let peer = peer_of(instance, addr, policy, &line);
-                let (instance, policy) = (instance.clone(), policy.clone());
-                entries.insert(generation, Entry { line: line.clone(), peer: peer.clone(), instance, policy });
-                (peer, line)
-            }
-        };
-        drop(entries);
-        let mut peer = Box::new(peer);
+        let line = self.upstreams.line(instance, policy);
+        let mut peer = Box::new(self.peer(instance, addr, policy, &line));
         if fresh {
             // No pooled connection has this key, and none stays pooled under it.
             peer.group_key = fastrand::u64(..);
@@ -69,52 +59,28 @@ impl Upstreams {
         Some((peer, Claim::new(line)))
     }
 
-    /// Instances that take no new requests from now on: their idle connections close, busy ones have until the end of
-    /// the drain.
-    pub fn evict(&self, generations: &[u64], now: Instant) {
-        let entries = self.lock();
-        generations.iter().filter_map(|generation| entries.get(generation)).for_each(|entry| entry.line.leave(now));
-    }
-
-    /// What time does to connections; called at an even pace. Says how many a drain has cut.
-    pub fn sweep(&self, snapshot: &Snapshot, now: Instant) -> usize {
-        let entries = self.lock();
-        let mut cut = 0;
-        for Entry { line, instance, policy, .. } in entries.values() {
-            line.close_overdue(now);
-            if line.has_left() {
-                if is_current(snapshot, instance) {
-                    line.come_back();
-                } else {
-                    cut += line.close_drained(now, policy.timeouts.drain);
-                }
-            }
-        }
-        cut
-    }
-
-    /// Drops what was kept of instances that nobody has asked for since the last call.
+    /// Drops what was kept of instances that nobody asks for any more.
     pub fn forget(&self) {
-        self.lock().retain(|_, entry| !entry.line.forget());
+        self.lock().retain(|generation, _| self.upstreams.knows(*generation));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Made, foldhash::fast::RandomState>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Whether this life of the instance still takes requests.
-pub fn is_current(snapshot: &Snapshot, instance: &Instance) -> bool {
-    let now = snapshot.services.get(&instance.service).and_then(|service| service.pool.get(&instance.id));
-    now.is_some_and(|now| now.state.generation == instance.state.generation && now.takes_traffic())
-}
-
-/// A connection with what every one of ours gets: no delay, and probes of the kernel while nothing moves.
-pub async fn dial(addr: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(addr)).await??;
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))?;
-    Ok(stream)
+    fn peer(&self, instance: &Instance, addr: SocketAddr, policy: &Arc<ServicePolicy>, line: &Arc<Line>) -> HttpPeer {
+        let generation = instance.state.generation;
+        let mut made = self.lock();
+        let same =
+            |m: &&Made| Arc::ptr_eq(&m.spec, &instance.spec) && Arc::ptr_eq(&m.policy, policy) && Arc::ptr_eq(&m.line, line);
+        if let Some(found) = made.get(&generation).filter(same) {
+            return found.peer.clone();
+        }
+        let peer = peer_of(instance, addr, policy, line);
+        let (spec, policy, line) = (instance.spec.clone(), policy.clone(), line.clone());
+        made.insert(generation, Made { peer: peer.clone(), spec, policy, line });
+        peer
+    }
 }
 
 /// Opens connections to one instance for Pingora.
@@ -122,6 +88,22 @@ pub async fn dial(addr: SocketAddr, timeout: Duration) -> io::Result<TcpStream> 
 struct Dialler {
     line: Arc<Line>,
     timeout: Duration,
+}
+
+/// Pingora calls it before it closes the descriptor.
+#[derive(Debug, Clone)]
+struct Traced(Opened);
+
+impl Tracing for Traced {
+    fn on_connected(&self) {}
+
+    fn on_disconnected(&self) {
+        self.0.gone();
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Tracing> {
+        Box::new(self.clone())
+    }
 }
 
 #[async_trait]
@@ -137,7 +119,7 @@ impl Connect for Dialler {
         })?;
         let opened = self.line.opened(stream.as_raw_fd());
         let mut stream = Stream::from(stream);
-        stream.tracer = Some(Tracer(Box::new(opened)));
+        stream.tracer = Some(Tracer(Box::new(Traced(opened))));
         Ok(stream)
     }
 }
@@ -173,10 +155,6 @@ fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: 
     peer
 }
 
-/// A pooled connection that nobody used for so long is closed; most servers wait at least as long.
-const POOLED_IDLE: Duration = Duration::from_secs(60);
 /// Requests at once on one HTTP/2 connection: what servers allow by default.
 const STREAMS_MAX: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(10);
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);

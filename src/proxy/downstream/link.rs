@@ -1,0 +1,91 @@
+//! What is known of a connection beside its stream: an engine may own the stream while a request runs, and an HTTP/2
+//! session never shows it, so both sides hold this.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use crate::proxy::head::Scheme;
+use crate::proxy::stats::WorkerStats;
+
+/// One downstream connection.
+#[derive(Debug)]
+pub struct Link {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub scheme: Scheme,
+    pub stats: Arc<WorkerStats>,
+    phase: AtomicU8,
+    killed: AtomicBool,
+    resets: AtomicU32,
+}
+
+/// What an HTTP/1 client is sending. HTTP/2 connections stay in `Multiplexed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// A request head; its deadline and its size are watched.
+    Head = 0,
+    /// A request body, if there is one.
+    Body = 1,
+    /// Nothing of this request any more; what arrives is the next one's and has to wait.
+    Answer = 2,
+    Multiplexed = 3,
+}
+
+impl Link {
+    pub fn new(peer: SocketAddr, local: SocketAddr, stats: Arc<WorkerStats>) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            local,
+            scheme: Scheme::Http,
+            stats,
+            phase: AtomicU8::new(Phase::Head as u8),
+            killed: AtomicBool::new(false),
+            resets: AtomicU32::new(0),
+        })
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Head,
+            1 => Phase::Body,
+            2 => Phase::Answer,
+            _ => Phase::Multiplexed,
+        }
+    }
+
+    /// An HTTP/2 connection has no phases: its streams are at different ones.
+    pub fn enter(&self, phase: Phase) {
+        if self.phase() != Phase::Multiplexed {
+            self.phase.store(phase as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection ends at its next read or write, whatever Pingora thinks of it.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a stream that its client opened and reset before we answered; too many of them end the connection.
+    pub fn stream_was_reset(&self) {
+        if self.resets.fetch_add(1, Ordering::Relaxed) >= RESETS_MAX {
+            self.kill();
+        }
+    }
+
+    /// An answered stream shows a client that means it.
+    pub fn stream_was_answered(&self) {
+        if self.resets.load(Ordering::Relaxed) > 0 {
+            self.resets.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Resets that a client may be ahead of the answers it took: browsers cancel a page of images, an attack
+/// (CVE-2023-44487) does nothing else.
+const RESETS_MAX: u32 = 200;

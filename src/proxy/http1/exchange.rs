@@ -1,0 +1,240 @@
+//! One request from its head on: its route, its attempts, and the answer, whoever gives it.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::Engine;
+use super::answer;
+use super::down::Down;
+use super::head::Head;
+use super::request::{Request, Way};
+use super::transfer::{Stop, Transfer, Up, WRITE_TIMEOUT};
+use super::upload::Upload;
+use crate::proxy::arrival::Arrival;
+use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::downstream::{Connection, INPUT_SIZE};
+use crate::proxy::reply::Refusal;
+use crate::proxy::upstream::{Wire, dial};
+
+/// What becomes of the connection.
+#[derive(Debug)]
+pub enum After {
+    NextRequest,
+    /// `hear_out`: the client may be sending still.
+    Close {
+        hear_out: bool,
+    },
+    /// The other engine does this request.
+    General(Head),
+}
+
+/// Why there is no whole answer from an instance.
+enum Broken {
+    Refused(Refusal),
+    /// The answer had begun, or there is nobody to get one.
+    Off,
+}
+
+/// What belongs to the client for as long as its request lasts.
+struct Client<'c> {
+    connection: &'c mut Connection,
+    request: &'c mut Request,
+    upload: &'c mut Upload,
+}
+
+pub async fn exchange(engine: &mut Engine, connection: &mut Connection, head: Head) -> After {
+    let link = connection.link().clone();
+    let arrival = Arrival::of(link.peer, &head, &engine.shared.trusted, &mut fastrand::Rng::new());
+    let mut request = Request::new(head, arrival);
+    let found = request.find_way(&engine.shared.live, &engine.shared.limits, &link);
+    let (mut upload, result) = match found {
+        Err((refusal, framing)) => (framing.map(Upload::new), Err(Broken::Refused(refusal))),
+        Ok(_) if !request.is_for_http1() => return After::General(request.head),
+        Ok(framing) => {
+            let mut upload = Upload::new(framing);
+            let client = Client { connection, request: &mut request, upload: &mut upload };
+            let result = forward(engine, client).await;
+            (Some(upload), result)
+        }
+    };
+    let is_read = upload.as_ref().is_some_and(Upload::is_done);
+    let after = match result {
+        Ok(()) if request.closes => After::Close { hear_out: !is_read },
+        Ok(()) if is_read => After::NextRequest,
+        Ok(()) => match &mut upload {
+            Some(upload) => drain(engine, connection, upload).await,
+            None => After::Close { hear_out: true },
+        },
+        Err(Broken::Refused(refusal)) => refuse(engine, connection, &mut request, upload.as_mut(), &refusal).await,
+        Err(Broken::Off) => After::Close { hear_out: false },
+    };
+    engine.shared.finish(&request.record(), &link.stats);
+    after
+}
+
+/// Tries instances until one has answered, or there is no further attempt.
+async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Broken> {
+    let rng = &mut fastrand::Rng::new();
+    loop {
+        let Some(way) = &mut client.request.way else { return Err(Broken::Refused(Refusal::Internal)) };
+        let policy = way.policy.clone();
+        client.upload.keep(policy.retry.buffer);
+        let chosen = way.forwarding.next_attempt(rng).await.map_err(Broken::Refused)?;
+        let (instance, wants_fresh) = (chosen.instance().clone(), chosen.wants_fresh);
+        let Some(addr) = instance.standing.addr else { return Err(Broken::Refused(Refusal::NoneHealthy)) };
+        let line = engine.upstreams.line(&instance, &policy);
+        let pooled = if wants_fresh { None } else { Wire::take(&line) };
+        let ended = match pooled {
+            Some(wire) => attempt(engine, &mut client, wire, true).await,
+            None => match dial(addr, policy.timeouts.connect).await {
+                Ok(stream) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,
+                Err(error) => {
+                    debug!(%error, "No connection to an instance");
+                    let is_late = error.kind() == std::io::ErrorKind::TimedOut;
+                    Err(Stop::Failed(if is_late { Failure::ConnectTimeout } else { Failure::Refused }))
+                }
+            },
+        };
+        let Client { request, upload, .. } = &mut client;
+        engine.leave_if_gone(request, &instance, &line);
+        let Err(stop) = ended else {
+            if let Some(forwarding) = request.forwarding() {
+                forwarding.finish_attempt(false);
+            }
+            return Ok(());
+        };
+        let pause = after(stop, request, upload, rng)?;
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+    }
+}
+
+/// One attempt with the connection it has got.
+async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, reused: bool) -> Result<(), Stop> {
+    let Client { connection, request, upload } = client;
+    if let Some(forwarding) = request.forwarding() {
+        forwarding.connected(reused);
+    }
+    let up = Up::new(request, upload, connection).map_err(Stop::Refused)?;
+    let Engine { shared, alarm, ending, .. } = engine;
+    let body_progress = shared.limits.body_progress;
+    let (wire_used, down) = (&mut wire, Down::new());
+    let transfer =
+        Transfer { connection, alarm, request, upload, wire: wire_used, body_progress, ending, up, down, is_new: true };
+    if transfer.run().await? {
+        wire.put_back(Instant::now());
+    }
+    Ok(())
+}
+
+/// Ends a failed attempt: how long to wait before the next, or what to tell the client.
+fn after(stop: Stop, request: &mut Request, upload: &Upload, rng: &mut fastrand::Rng) -> Result<Duration, Broken> {
+    let answered = request.is_answered();
+    let Request { head, way: Some(Way { forwarding, .. }), reason, .. } = request else { return Err(Broken::Off) };
+    match stop {
+        Stop::Failed(failure) => {
+            let progress = Progress { method: &head.method, body_read: upload.read, body_lost: upload.is_lost, answered };
+            match forwarding.fail_attempt(failure, progress, rng) {
+                Next::Retry { pause } => return Ok(pause),
+                Next::GiveUp(refusal) if !answered => return Err(Broken::Refused(refusal)),
+                Next::GiveUp(_) => *reason = Some(failure.reason()),
+            }
+        }
+        Stop::ClientGone => {
+            forwarding.finish_attempt(true);
+            *reason = Some("client_gone");
+        }
+        Stop::Refused(refusal) => {
+            forwarding.finish_attempt(true);
+            if !answered {
+                return Err(Broken::Refused(refusal));
+            }
+            *reason = Some(refusal.reason());
+        }
+    }
+    Err(Broken::Off)
+}
+
+/// Answers in our own words.
+async fn refuse(
+    engine: &mut Engine,
+    connection: &mut Connection,
+    request: &mut Request,
+    upload: Option<&mut Upload>,
+    refusal: &Refusal,
+) -> After {
+    // What could not be read to its end cannot be followed by another request.
+    let is_read = upload.is_some_and(|upload| take_rest(connection, upload));
+    request.closes |= !refusal.keeps_connection() || !is_read || engine.is_ending();
+    request.status = refusal.status();
+    request.reason = Some(refusal.reason());
+    let (head, body) = answer::write(request, refusal);
+    if send(engine, connection, [&head, &body]).await {
+        request.sent = body.len() as u64;
+    } else {
+        return After::Close { hear_out: false };
+    }
+    if request.closes { After::Close { hear_out: !is_read } } else { After::NextRequest }
+}
+
+/// Drops what has arrived of a body; whether that was all.
+fn take_rest(connection: &mut Connection, upload: &mut Upload) -> bool {
+    upload.keep_nothing();
+    if !upload.is_done() {
+        match upload.pass(connection.rest(), &mut Vec::new()) {
+            Ok(used) => connection.consume(used),
+            Err(_) => return false,
+        }
+    }
+    upload.is_done()
+}
+
+/// The response was whole before the request was. What is left is read and dropped, so that the next request is found
+/// behind it, but not for ever.
+async fn drain(engine: &mut Engine, connection: &mut Connection, upload: &mut Upload) -> After {
+    engine.alarm.set(Instant::now() + DRAIN_TIMEOUT);
+    let alarm = &mut engine.alarm;
+    let is_read = poll_fn(|cx| {
+        while !take_rest(connection, upload) {
+            if !connection.rest().is_empty() {
+                return Poll::Ready(false);
+            }
+            match connection.poll_more(cx, INPUT_SIZE) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => return alarm.poll(cx).map(|()| false),
+            }
+        }
+        Poll::Ready(true)
+    });
+    if is_read.await { After::NextRequest } else { After::Close { hear_out: true } }
+}
+
+/// Whether the client took all of it.
+async fn send(engine: &mut Engine, connection: &mut Connection, [head, body]: [&[u8]; 2]) -> bool {
+    engine.alarm.set(Instant::now() + WRITE_TIMEOUT);
+    let alarm = &mut engine.alarm;
+    let (mut head, mut body) = (head, body);
+    poll_fn(|cx| {
+        while !head.is_empty() || !body.is_empty() {
+            let sent = match connection.poll_send(cx, &[IoSlice::new(head), IoSlice::new(body)]) {
+                Poll::Ready(Ok(n)) if n > 0 => n,
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => return alarm.poll(cx).map(|()| false),
+            };
+            let of_head = sent.min(head.len());
+            (head, body) = (&head[of_head..], &body[sent - of_head..]);
+        }
+        Poll::Ready(true)
+    })
+    .await
+}
+
+/// For the rest of a request body that nobody wants.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
