@@ -20,10 +20,12 @@ const FLOORS: &[&[&str]] = &[
 
 /// Where each outside crate lives, by the start of the path under `src/`.
 const ADDRESSES: &[(&str, &[&str])] = &[
-    ("pingora_core", &["proxy/", "app"]),
-    ("pingora_error", &["proxy/"]),
-    ("pingora_http", &["proxy/"]),
-    ("pingora_proxy", &["proxy/"]),
+    ("pingora_core", &["proxy/pingora/"]),
+    ("pingora_error", &["proxy/pingora/"]),
+    ("pingora_http", &["proxy/pingora/"]),
+    ("pingora_proxy", &["proxy/pingora/"]),
+    ("httparse", &["proxy/http1/"]),
+    ("memchr", &["proxy/http1/"]),
     ("etcd_client", &["registry/", "embedded/"]),
     ("tokio_rustls", &["prober/"]),
     ("rustls_native_certs", &["prober/tls.rs"]),

@@ -10,6 +10,7 @@ pub mod forwarder;
 pub mod load;
 pub mod ports;
 pub mod program;
+pub mod raw;
 mod registry;
 pub mod sample;
 mod setup;
