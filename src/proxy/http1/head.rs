@@ -191,7 +191,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_end_is_found_however_the_head_is_cut(text in "[a-c:\\r\\n]{0,40}(\\r\\n){0,2}", cuts in prop::collection::vec(0.0..1.0, 0..4)) {
+        fn the_end_is_found_however_the_head_is_cut(
+            text in "[a-c:\\r\\n]{0,40}(\\r\\n){0,2}",
+            cuts in prop::collection::vec(0.0..1.0, 0..4),
+        ) {
             let whole = HeadEnd::default().find(text.as_bytes());
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut: f64| (text.len() as f64 * cut) as usize).collect();
             cuts.sort_unstable();

@@ -151,15 +151,15 @@ impl Engine {
     /// Nothing more has come by now.
     fn poll_patience(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Arrived> {
         connection.release();
-        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+        let is_idle = connection.rest().is_empty();
+        if is_idle && self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
             self.end = None;
-            // Only what is under way already is answered.
+            // For what was sent before the client could know that we end.
             self.alarm.set(Instant::now() + LAST_WORDS);
         }
         if self.alarm.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let is_idle = connection.rest().is_empty();
         Poll::Ready(if is_idle { Arrived::Nothing } else { Arrived::Refused(Refusal::SlowHead) })
     }
 
