@@ -180,7 +180,7 @@ impl Transfer<'_> {
             return self.down.decode().map_err(invalid);
         }
         let Some(length) = self.down.head_length().map_err(invalid)? else { return Ok(()) };
-        let read = response::read(self.down.bytes(length), &self.request.head.method).map_err(invalid)?;
+        let mut read = response::read(self.down.bytes(length), &self.request.head.method).map_err(invalid)?;
         let head = read.head;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: the bytes behind it would be taken for the next answer.
@@ -199,6 +199,9 @@ impl Transfer<'_> {
         let pushes_back = read.pushes_back();
         if way.forwarding.retries_status(status, pushes_back, progress) {
             return Err(Stop::Failed(Failure::Status(status)));
+        }
+        if let Some(cookie) = way.forwarding.set_cookie() {
+            read.set_cookie(cookie.as_bytes());
         }
         self.request.closes |= *self.ending.borrow();
         read.write(self.request.closes, &self.request.explained(None), &mut front);
