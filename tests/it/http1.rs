@@ -11,8 +11,14 @@ use crate::world::raw::Raw;
 /// A proxy with one such instance for every request.
 fn before(raw: &Raw) -> World {
     let world = World::new();
+    unprobed(&world);
     register(&world, &[("raw", raw.address)]);
     world
+}
+
+/// Every connection that an instance sees is a request's.
+fn unprobed(world: &World) {
+    world.put("/services/app", r#"{"probe":{"kind":"none"}}"#);
 }
 
 fn register(world: &World, instances: &[(&str, std::net::SocketAddr)]) {
@@ -131,6 +137,7 @@ fn a_response_that_can_be_read_in_two_ways_is_a_502_and_ends_its_connection() {
         "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ];
     let world = World::new();
+    unprobed(&world);
     for answer in answers {
         let raw = Raw::always(answer);
         register(&world, &[("raw", raw.address)]);
@@ -275,7 +282,10 @@ fn a_body_is_kept_for_another_attempt_in_either_framing() {
     let raw = Raw::always(OK);
     let world = World::new();
     let dead: Vec<_> = (0..3).map(|n| (format!("dead{n}"), free_address())).collect();
-    world.put("/services/app", r#"{"retry":{"attempts":3},"balance":"round_robin","ejection":{"enabled":false}}"#);
+    world.put(
+        "/services/app",
+        r#"{"probe":{"kind":"none"},"retry":{"attempts":3},"balance":"round_robin","ejection":{"enabled":false}}"#,
+    );
     let all = dead.iter().map(|(id, address)| (id.as_str(), *address)).chain([("raw", raw.address)]).collect::<Vec<_>>();
     register(&world, &all);
     let kept = "k".repeat(40_000);
@@ -311,6 +321,7 @@ fn a_client_that_ends_its_side_early_has_left() {
 fn a_body_that_stands_still_is_cut_off_and_a_slow_one_is_not() {
     let raw = Raw::always(OK);
     let world = World::setup().config("[proxy.limits]\nbody_progress = \"1s\"\n").start();
+    unprobed(&world);
     register(&world, &[("raw", raw.address)]);
     let begun = Instant::now();
     let mut slow = world.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
