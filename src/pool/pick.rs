@@ -115,6 +115,7 @@ impl Service {
             // A request that does not carry what is hashed belongs nowhere, so it goes where there is least to do.
             (Balance::P2c | Balance::Hash | Balance::Maglev, _) => p2c::pick(&draw, rng),
         };
+        let picked = picked.map(|picked| draw.second_thought(picked));
         let Candidate { instance, .. } = picked.or_else(|| draw.one_to_spare()).ok_or_else(|| draw.why_none())?;
         instance.state.picked(turn + 1);
         Ok(instance)
@@ -169,6 +170,17 @@ impl<'a> Draw<'a, '_> {
     /// Those this request has not been at, and that have room.
     pub fn usable(&self) -> impl Iterator<Item = Candidate<'a>> + Clone {
         (0..self.n_candidates()).map(|n| self.candidate(n)).filter(|c| self.is_usable(c))
+    }
+
+    /// A further attempt keeps away from instances that take no connections at present: two that died together must not
+    /// cost a request all of its attempts. A first one does not, or nobody would find out that they are back.
+    fn second_thought(&self, picked: Candidate<'a>) -> Candidate<'a> {
+        let refuses = |c: &Candidate<'a>| c.instance.state.health.is_unreachable();
+        if self.ask.tried.is_empty() || !refuses(&picked) {
+            return picked;
+        }
+        let others = self.usable().filter(|c| !refuses(c));
+        others.reduce(|best, other| if p2c::is_better(other, best, self.ask.now) { other } else { best }).unwrap_or(picked)
     }
 
     /// The least busy of those that other tiers and zones have to spare, for when none of the candidates can be used.
@@ -280,7 +292,7 @@ pub(super) fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Address, InstanceSpec, Origin, ServiceName, ServicePolicy};
+    use crate::model::{Address, InstanceSpec, Origin, Outcome, ServiceName, ServicePolicy};
     use crate::pool::{InFlight, InstanceState, Moment, Service, Standing};
     use std::collections::BTreeMap;
     use std::time::SystemTime;
@@ -323,6 +335,24 @@ pub(super) mod tests {
             *counts.get_mut(&picked.instance().id).unwrap() += 1;
         }
         counts.into_values().collect()
+    }
+
+    #[test]
+    fn a_further_attempt_keeps_away_from_who_takes_no_connections() {
+        for balance in OURS {
+            let service = service(&[100; 5], balance);
+            for dead in [1, 2, 3] {
+                let mut held = InFlight::begin(service.pool.all()[dead].clone());
+                service.end_attempt(&mut held, Outcome::ConnectFailed, None, NOW);
+            }
+            let mut rng = fastrand::Rng::with_seed(7);
+            for _ in 0..200 {
+                let again = service.pick(ask(&[1]), &mut rng).unwrap();
+                assert_eq!(again.instance().id.as_str(), "i00004", "{balance:?}");
+                let last = service.pick(ask(&[1, 5]), &mut rng);
+                assert!(last.is_ok(), "{balance:?}: one that may be back is better than none");
+            }
+        }
     }
 
     const OURS: [Balance; 5] = [Balance::P2c, Balance::PeakEwma, Balance::LeastConn, Balance::Random, Balance::RoundRobin];

@@ -41,6 +41,8 @@ pub struct Forwarding {
     /// How long it waited for its turn.
     pub queued: Duration,
     resent: u8,
+    /// Refused connections that nobody could foresee. They cost nothing, so they do not count as attempts.
+    surprises: u8,
     last_failure: Option<Failure>,
     /// The request has been retried by a proxy before us, which knows better when to stop.
     retried_before: bool,
@@ -139,6 +141,7 @@ impl Forwarding {
             place: None,
             queued: Duration::ZERO,
             resent: 0,
+            surprises: 0,
             last_failure: None,
             retried_before: earlier.is_some_and(|n| n > 1),
         }
@@ -244,8 +247,7 @@ impl Forwarding {
         let failure = Failure::Status(status);
         let Some(attempt) = self.current.as_ref().filter(|_| failure.outcome() == Outcome::GatewayError) else { return false };
         let now = Instant::now();
-        let granted = self.may_retry(attempt, failure, progress, now)
-            && self.take_retry(attempt.instance(), failure, Moment::of(attempt.started), Moment::of(now));
+        let granted = self.may_retry(attempt, failure, progress, now) && self.take_retry(Moment::of(now));
         if let Some(attempt) = &mut self.current {
             (attempt.retry_granted, attempt.pushes_back) = (granted, pushes_back);
         }
@@ -262,17 +264,19 @@ impl Forwarding {
             && !attempt.wants_fresh;
         let resend = stale && self.can_send_again(progress);
         let now = Instant::now();
-        let began = attempt.started;
-        let granted = attempt.retry_granted;
-        let may_retry = !resend && !granted && self.may_retry(&attempt, failure, progress, now);
+        let began = Moment::of(attempt.started);
+        let is_surprise =
+            failure == Failure::Refused && self.surprises < SURPRISES_MAX && !attempt.instance().state.health.was_failing(began);
+        self.surprises += u8::from(is_surprise);
+        let is_paid = attempt.retry_granted || is_surprise;
+        let may_retry = attempt.retry_granted || (!resend && self.may_retry(&attempt, failure, progress, now));
         self.last_failure = Some(failure);
-        let instance = attempt.instance().clone();
         let outcome = match failure {
             Failure::Status(status) => Outcome::of_status(status, attempt.pushes_back),
             broken => broken.outcome(),
         };
         self.end(attempt, outcome, now);
-        let retry = granted || (may_retry && self.take_retry(&instance, failure, Moment::of(began), Moment::of(now)));
+        let retry = may_retry && (is_paid || self.take_retry(Moment::of(now)));
         if resend {
             self.resent += 1;
             return Next::Retry { pause: Duration::ZERO };
@@ -319,17 +323,17 @@ impl Forwarding {
             Failure::Reset | Failure::Timeout | Failure::Status(_) => policy.retry.methods.contains(progress.method),
             Failure::Invalid => false,
         };
-        let left = self.tried.len() < usize::from(policy.retry.attempts) && !self.retried_before;
+        let attempts = usize::from(policy.retry.attempts);
+        let left = attempts > 0 && self.tried.len() < attempts + usize::from(self.surprises) && !self.retried_before;
         let generation = attempt.instance().state.generation;
         safe && left && self.can_send_again(progress) && service.has_another(&self.tried, generation, Moment::of(now))
     }
 
-    /// Takes a retry out of the service's budget. One is free: an instance refused the connection, and nobody could know
-    /// that it would when it was picked. It has cost nothing, and a burst must not lose requests to a single dead instance.
-    fn take_retry(&self, instance: &Instance, failure: Failure, began: Moment, now: Moment) -> bool {
+    /// Takes a retry out of the service's budget. Those after a surprise are free: a burst must not lose requests to
+    /// instances that have just died.
+    fn take_retry(&self, now: Moment) -> bool {
         let Some(service) = &self.service else { return false };
-        let is_free = failure == Failure::Refused && !instance.state.health.was_failing(began);
-        let taken = is_free || service.take_retry(now);
+        let taken = service.take_retry(now);
         if !taken {
             service.stats.retries_denied.fetch_add(1, Ordering::Relaxed);
         }
@@ -427,6 +431,8 @@ impl Failure {
 /// Tells the next tier that somebody retries already.
 pub const ATTEMPT_FIELD: &str = "x-pointsman-attempt";
 
+/// However many instances die at once, a request ends after so many of them.
+const SURPRISES_MAX: u8 = 2;
 /// Before an instance that was reached is followed by another: full jitter, so that a crash is not echoed in step.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(250);

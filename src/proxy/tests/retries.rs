@@ -18,6 +18,18 @@ async fn an_instance_that_refuses_connections_is_nobodys_error() {
     assert!(retried > 0);
 }
 
+/// Each refusal is a surprise, and costs nobody anything.
+#[tokio::test]
+async fn three_instances_that_die_together_are_nobodys_error() {
+    for _ in 0..8 {
+        let world = world().start(&[nobody().await, nobody().await, nobody().await, echo().await]);
+        for method in ["GET", "POST"].into_iter().cycle().take(10) {
+            let answer = world.send(&format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_sent_again_to_the_other_instance() {
     let listener = nobody().await;
