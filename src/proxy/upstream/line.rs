@@ -41,6 +41,8 @@ struct Socket {
     waiting: u32,
     /// When the waiting ones have waited long enough, all of them.
     overdue: Option<Instant>,
+    /// A drain has cut it; it is on its way out.
+    is_cut: bool,
 }
 
 impl Line {
@@ -79,11 +81,15 @@ impl Line {
     /// Closes what outlasts the drain, spread over its last fifth so that not all clients come back at once.
     /// Says how many.
     pub fn close_drained(&self, now: Instant, drain: Duration) -> usize {
-        let state = self.lock();
+        let mut state = self.lock();
         let Some(left) = state.left else { return 0 };
-        let ends = |serial: u64| left + drain.mul_f64(0.8 + 0.2 * (serial % SPREAD) as f64 / SPREAD as f64);
-        let over = state.open.iter().filter(|(_, socket)| ends(socket.serial) <= now);
-        over.map(|(fd, _)| shut(*fd)).count()
+        let ends = |serial: u64| left + drain.mul_f64(0.8 + 0.2 * spread(serial));
+        let over = state.open.iter_mut().filter(|(_, socket)| !socket.is_cut && ends(socket.serial) <= now);
+        over.map(|(fd, socket)| {
+            socket.is_cut = true;
+            shut(*fd);
+        })
+        .count()
     }
 
     /// Whether it can be dropped: without connections, and not asked for since the last call.
@@ -284,10 +290,14 @@ fn shut(fd: RawFd) {
     let _ = shutdown(fd, Shutdown::Both);
 }
 
+/// Where in 0..1 a number lies; those that follow each other lie far apart, however few they are.
+fn spread(serial: u64) -> f64 {
+    const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+    (serial.wrapping_mul(GOLDEN_RATIO) >> 32) as f64 / f64::from(u32::MAX)
+}
+
 /// Idle connections to one instance, on one worker: more than requests at once that an instance is likely to be given.
 const IDLE_MAX: usize = 1024;
-/// Steps in which the last fifth of a drain is cut.
-const SPREAD: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -389,9 +399,8 @@ mod tests {
         let drain = Duration::from_secs(10);
         world.line.leave(world.now);
         assert_eq!(world.line.close_drained(world.now + drain.mul_f64(0.79), drain), 0);
-        let early = world.line.close_drained(world.now + drain.mul_f64(0.83), drain);
-        assert!((1..4).contains(&early), "{early}");
-        assert_eq!(world.line.close_drained(world.now + drain, drain), 4);
+        let cut = [0.85, 0.9, 0.95, 1.0].map(|share| world.line.close_drained(world.now + drain.mul_f64(share), drain));
+        assert_eq!(cut, [1, 1, 1, 1], "each is cut once");
         assert!(pairs.iter_mut().all(Pair::is_shut));
     }
 
