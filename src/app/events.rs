@@ -36,13 +36,13 @@ impl AfterSwap {
         self.timings.apply.record(took.apply);
         self.proxy.evict(&applied.retired);
         self.prober.changed(&applied.services);
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.live.load();
+        drains.follow(&snapshot, &applied);
+        drop(drains);
         if let Some(names) = applied.names {
             self.names.send_replace(names);
         }
-        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = self.live.load();
-        drains.follow(&snapshot, &applied.services);
-        drop(drains);
         let now = InForce { revision: applied.revision, registry_known: snapshot.registry_known };
         self.in_force.send_if_modified(|last| std::mem::replace(last, now) != now);
     }

@@ -1,17 +1,18 @@
 //! Tells the registry that this proxy lives, which revision it routes by and who has finished draining here.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Bound;
-use super::drains::Drains;
+use super::drains::{Drains, Looked};
 use super::events::InForce;
 use crate::config::Config;
 use crate::model::InstanceId;
+use crate::pool::Moment;
 use crate::registrar;
 use crate::registry::Prefix;
 use crate::wire::Presence;
@@ -32,6 +33,7 @@ pub fn announce(
         admin: Some(bound.admin.to_string()),
         applied_revision: 0,
         drained: Vec::new(),
+        busy: Vec::new(),
     };
     let (say, said) = watch::channel(first);
     let prefix = Prefix::new(&config.registry.prefix);
@@ -57,11 +59,12 @@ async fn follow(
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
         let applied_revision = in_force.borrow_and_update().revision;
-        let drained = drains.lock().unwrap_or_else(PoisonError::into_inner).look();
+        let looked = drains.lock().unwrap_or_else(PoisonError::into_inner).look(Moment::of(Instant::now()));
+        let Looked { drained, busy } = looked;
         say.send_if_modified(|presence| {
-            let is_new = presence.applied_revision != applied_revision || presence.drained != drained;
+            let is_new = presence.applied_revision != applied_revision || presence.drained != drained || presence.busy != busy;
             if is_new {
-                *presence = Presence { applied_revision, drained, ..presence.clone() };
+                *presence = Presence { applied_revision, drained, busy, ..presence.clone() };
             }
             is_new
         });

@@ -44,6 +44,8 @@ pub struct Applied {
     pub services: BTreeSet<ServiceName>,
     /// Generations that take no new requests any more: their idle connections must close.
     pub retired: Vec<u64>,
+    /// Instances that are in their pools no more, or not under this address. Requests at them may still run.
+    pub left: Vec<Arc<Instance>>,
     /// Set when the names to look up are other ones than before.
     pub names: Option<BTreeSet<Arc<str>>>,
 }
@@ -299,6 +301,7 @@ impl Catalog {
                 let stays = |after: &Arc<Instance>| after.state.generation == before.state.generation;
                 if !after.as_ref().is_some_and(stays) {
                     learned.remembered.departed(before, now);
+                    applied.left.push(before.clone());
                 }
                 if before.may_be_connected() && !after.as_ref().is_some_and(|a| stays(a) && a.may_be_connected()) {
                     applied.retired.push(before.state.generation);

@@ -53,10 +53,11 @@ impl DrainArgs {
             }
             let mut answer = json!({"revision": revision});
             if self.wait {
-                let done = |proxy: &Presence| {
-                    proxy.applied_revision >= revision && (self.undo || proxy.drained.contains(&self.instance))
-                };
+                // Once a proxy knows of it, who drains is busy there or drained; who has left meanwhile may be neither.
+                let is_through = |proxy: &Presence| self.undo || !proxy.busy.contains(&self.instance);
+                let done = |proxy: &Presence| proxy.applied_revision >= revision && is_through(proxy);
                 let n = proxies::wait_for_all(&mut store, self.timeout, done).await?;
+                self.must_still_hold(&mut store, &key).await?;
                 answer["proxies"] = n.into();
                 if n == 0 && !global.json {
                     print::note("no proxy is running");
@@ -67,6 +68,15 @@ impl DrainArgs {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    /// Somebody may have brought it back while we waited.
+    async fn must_still_hold(&self, store: &mut Store, key: &Key) -> Result<(), Failure> {
+        let drains = present(store, key).await?.is_some_and(|present| present.lifecycle.is_some_and(|l| l != Lifecycle::Ready));
+        if self.undo || drains {
+            return Ok(());
+        }
+        Err(Failure::Missing(format!("{} is not drained any more: somebody has taken that back", self.instance)))
     }
 
     /// What else the override says, such as a weight, stays.

@@ -14,7 +14,7 @@ use super::keyed::Keyed;
 use super::pick::Weights;
 use super::spread::{self, Spread, Tiers};
 use super::warmth::{self, Warmth};
-use super::{Instance, Moment, Service, Standing, Subject, Turn};
+use super::{Instance, Moment, Service, Subject, Turn};
 use crate::model::{Lifecycle, Panic, Verdict};
 
 /// Who may be picked now, and with which weight.
@@ -119,10 +119,14 @@ impl Service {
             return true;
         }
         let instance = &self.pool.all()[place as usize];
-        let Standing { lifecycle, addr, .. } = instance.standing;
+        let may_go_on = instance.standing.addr.is_some() && self.lets_sessions_end(instance, now);
+        may_go_on && self.finds_well(instance, now).is_ok()
+    }
+
+    /// It drains, and sessions that are there may bring it requests for a while.
+    pub fn lets_sessions_end(&self, instance: &Instance, now: Moment) -> bool {
         let ends = self.policy.timeouts.drain.mul_f64(SESSIONS_STAY);
-        let drains = lifecycle == Lifecycle::Draining && addr.is_some() && instance.state.drained_for(now) < ends;
-        drains && self.finds_well(instance, now).is_ok()
+        instance.standing.lifecycle == Lifecycle::Draining && instance.state.drained_for(now) < ends
     }
 
     pub fn n_admitted(&self, now: Moment) -> usize {

@@ -87,7 +87,7 @@ families! {
     BYTES = Counter "pointsman_bytes_total" ["direction"]
         "Bytes received from clients and sent to them, on the wire.";
     DRAINS_ACTIVE = Gauge "pointsman_drains_active" []
-        "Instances that drain or are in maintenance while requests at them still run.";
+        "Instances that drain, are in maintenance or have left while requests at them still run.";
     DRAIN_FORCED_CLOSES = Counter "pointsman_drain_forced_closes_total" []
         "Connections to instances that were cut because the time of a drain was over.";
     REGISTRY_CONNECTED = Gauge "pointsman_registry_connected" []

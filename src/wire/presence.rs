@@ -23,6 +23,8 @@ pub struct Presence {
     pub applied_revision: u64,
     /// `SERVICE/ID` of every instance that drains and has no request left here.
     pub drained: Vec<String>,
+    /// And of those that drain, or have left, and still have requests here.
+    pub busy: Vec<String>,
 }
 
 pub fn presence_json(presence: &Presence) -> Json {
@@ -34,6 +36,7 @@ pub fn presence_json(presence: &Presence) -> Json {
         "admin": presence.admin,
         "applied_revision": presence.applied_revision,
         "drained": presence.drained,
+        "busy": presence.busy,
     })
 }
 
@@ -45,6 +48,7 @@ pub fn parse_presence(value: &[u8]) -> ParseResult<Presence> {
         let admin = fields.optional("admin", word);
         let applied_revision = fields.required("applied_revision", revision);
         let drained = fields.list("drained", word).unwrap_or_default();
+        let busy = fields.list("busy", word).unwrap_or_default();
         Some(Presence {
             version: version?,
             started_at: started_at?,
@@ -52,6 +56,7 @@ pub fn parse_presence(value: &[u8]) -> ParseResult<Presence> {
             admin,
             applied_revision: applied_revision?,
             drained,
+            busy,
         })
     })
 }
@@ -76,6 +81,7 @@ mod tests {
             admin: None,
             applied_revision: 812,
             drained: vec!["orders/a1".into()],
+            busy: vec!["orders/a2".into()],
         };
         let parsed = parse_presence(presence_json(&presence).to_string().as_bytes()).unwrap();
         assert_eq!((parsed.value, parsed.warnings), (presence, Vec::new()));

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -59,7 +60,7 @@ fn usage_errors_are_told_apart() {
 #[test]
 fn drain_waits_until_nothing_runs_there() {
     let (world, [one, two]) = World::serving(["one", "two"]);
-    announced(&world);
+    announced(&world, 1);
     world.put("/services/app", r#"{"balance":"round_robin"}"#);
     let waiting = world.begin_many("/held", 2);
     world.settles("each got one", (1, 1), || (one.running(), two.running()));
@@ -80,10 +81,55 @@ fn drain_waits_until_nothing_runs_there() {
     assert!(said(&mistyped).contains("one"), "names what is there: {}", said(&mistyped));
 }
 
+/// One proxy carries a WebSocket to the instance, the other one nothing; and one that is killed has nothing to finish.
+#[test]
+fn drain_waits_for_every_proxy_and_not_for_one_that_died() {
+    let (world, [one, two]) = World::serving(["one", "two"]);
+    let (mut other, listen, _) = world.another_proxy();
+    announced(&world, 2);
+    let mut sockets = Vec::new();
+    world.eventually("both instances have one", || {
+        let open = crate::world::websocket::WebSocket::open(listen, "/ws");
+        sockets.push(world.handle().block_on(open).expect("a WebSocket"));
+        one.requests() > 0 && two.requests() > 0
+    });
+    let too_soon = world.run(&["drain", "app/one", "--wait", "--timeout", "2s"]);
+    assert_eq!(too_soon.status.code(), Some(1), "{}", said(&too_soon));
+    assert!(said(&too_soon).contains(&listen.port().to_string()), "it names the proxy: {}", said(&too_soon));
+    assert!(!said(&too_soon).contains(&format!("{},", world.listen.port())), "and no other: {}", said(&too_soon));
+
+    let began = Instant::now();
+    let waiting = world.command(&["drain", "app/two", "--wait", "--timeout", "60s"]).stderr(Stdio::piped()).spawn();
+    let revision = heard(&put(&world, "instance", "app/two", &two.address.to_string()));
+    other.kill();
+    let waited = world.run(&["wait", "--revision", revision.trim(), "--timeout", "40s"]);
+    assert_eq!(waited.status.code(), Some(0), "{}", said(&waited));
+    let drained = waiting.and_then(std::process::Child::wait_with_output).expect("its end");
+    assert_eq!(drained.status.code(), Some(0), "{}", said(&drained));
+    assert!(began.elapsed() < Duration::from_secs(25), "its lease is 15 s, this took {:?}", began.elapsed());
+}
+
+#[test]
+fn drain_is_over_when_the_instance_leaves_and_nothing_runs_there() {
+    let (world, [one, two]) = World::serving(["one", "two"]);
+    announced(&world, 1);
+    let waiting = world.begin_many("/held", 8);
+    world.eventually("it has some", || one.running() > 0);
+    assert_eq!(world.run(&["drain", "app/one"]).status.code(), Some(0));
+    world.delete("/instances/app/one");
+    let too_soon = world.run(&["drain", "app/one", "--force", "--wait", "--timeout", "2s"]);
+    assert_eq!(too_soon.status.code(), Some(1), "{}", said(&too_soon));
+    one.release();
+    two.release();
+    waiting.ends().all_served(8);
+    let done = world.run(&["drain", "app/one", "--force", "--wait", "--timeout", "10s"]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+}
+
 #[test]
 fn wait_returns_when_the_revision_is_in_force() {
     let (world, [one]) = World::serving(["one"]);
-    announced(&world);
+    announced(&world, 1);
     let revision = heard(&put(&world, "instance", "app/new", &one.address.to_string()));
     let waited = world.run(&["wait", "--revision", revision.trim(), "--timeout", "10s"]);
     assert_eq!(waited.status.code(), Some(0), "{}", said(&waited));
@@ -131,9 +177,9 @@ fn check_names_every_problem_at_once() {
     assert_eq!(world.get(Ask::get("/")).status, 200);
 }
 
-/// Waits until the proxy has said in the registry that it lives.
-fn announced(world: &World) {
-    world.settles("who is waited for", "1 proxies route by revision 1 or newer\n".to_owned(), || {
+/// Waits until so many proxies have said in the registry that they live.
+fn announced(world: &World, n: usize) {
+    world.settles("who is waited for", format!("{n} proxies route by revision 1 or newer\n"), || {
         let wait = world.run(&["wait", "--revision", "1", "--timeout", "1s"]);
         heard(&wait) + &said(&wait)
     });

@@ -51,6 +51,38 @@ fn idle_connections_to_an_instance_that_leaves_are_closed_at_once() {
     }
 }
 
+/// Clients of long connections come back at once when theirs is closed; not all of them at the same moment.
+#[test]
+fn what_outlasts_a_drain_is_closed_spread_over_its_last_fifth() {
+    let (world, [one, _two]) = World::serving(["one", "two"]);
+    world.put("/services/app", r#"{"timeouts":{"drain":"4s"}}"#);
+    world.put("/overrides/app/two", r#"{"weight":0}"#);
+    let sockets: Vec<_> = (0..6).map(|_| world.websocket("/ws")).collect();
+    let streams = world.begin_many("/half", 2);
+    world.settles("all run", 8, || one.requests());
+    assert_eq!(world.metric("pointsman_drains_active", &[]), Some(0.0));
+
+    world.put("/overrides/app/one", r#"{"state":"draining"}"#);
+    assert_eq!(world.metric("pointsman_drains_active", &[]), Some(1.0));
+    world.delete("/instances/app/one");
+    assert_eq!(world.metric("pointsman_drains_active", &[]), Some(1.0), "its requests go on");
+    let mut ended: Vec<Duration> = world.handle().block_on(async {
+        let ends: Vec<_> = sockets.into_iter().map(|socket| tokio::spawn(socket.ends())).collect();
+        let mut ended = Vec::new();
+        for end in ends {
+            ended.push(end.await.expect("a client that does not panic"));
+        }
+        ended
+    });
+    ended.sort();
+    let (first, last) = (ended[0], ended[5]);
+    assert!(first > Duration::from_millis(2500) && last < Duration::from_millis(5500), "{ended:?}");
+    assert!(last - first > Duration::from_millis(200), "all at once: {ended:?}");
+    assert_eq!(streams.ends().failed.len(), 2, "half a response is no response");
+    assert_eq!(world.metric("pointsman_drain_forced_closes_total", &[]), Some(8.0));
+    world.settles("nothing runs there", Some(0.0), || world.metric("pointsman_drains_active", &[]));
+}
+
 #[test]
 fn a_weight_that_changes_closes_nothing() {
     let (world, [one]) = World::serving(["one"]);

@@ -148,6 +148,14 @@ impl World {
         }
     }
 
+    /// Another proxy of the same registry, where it listens, and its admin endpoint.
+    pub fn another_proxy(&self) -> (Program, SocketAddr, SocketAddr) {
+        let (listen, admin) = (free_address(), free_address());
+        let args = ["run", "--listen", &listen.to_string(), "--admin", &admin.to_string()];
+        let program = Program::start(&mut self.command(&args), self.dir.path(), &format!("pointsman-{}", listen.port()));
+        (program, listen, admin)
+    }
+
     pub fn is_ready(&self) {
         self.eventually("the proxy is ready", || {
             assert!(self.proxy.is_running(), "the proxy has ended");

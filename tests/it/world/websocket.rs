@@ -1,5 +1,7 @@
 //! A WebSocket through the proxy.
 
+use std::time::{Duration, Instant};
+
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -42,6 +44,13 @@ impl WebSocket {
             opened.map(|(socket, _)| Self(socket)).map_err(|error| error.to_string())
         };
         timeout(PATIENCE, open).await.map_err(|_| "not open in time".to_owned())?
+    }
+
+    /// Waits until the other side ends it. How long that took, at most `PATIENCE`.
+    pub async fn ends(mut self) -> Duration {
+        let began = Instant::now();
+        let _ = timeout(PATIENCE, async { while self.0.next().await.is_some_and(|said| said.is_ok()) {} }).await;
+        began.elapsed()
     }
 
     pub async fn echo(&mut self, said: &str) -> Result<String, String> {
