@@ -235,7 +235,8 @@ impl Ground {
             Some(before) => before.state.clone(),
             None => learned.state(service, id, standing.addr),
         };
-        state.drains(standing.lifecycle == Lifecycle::Draining, Moment::of(learned.now));
+        let drains = standing.lifecycle == Lifecycle::Draining || state.health.says_draining();
+        state.drains(drains, Moment::of(learned.now));
         let (service, id, spec) = (service.clone(), id.clone(), declared.spec.clone());
         Some(Arc::new(Instance { service, id, origin, spec, standing, state }))
     }

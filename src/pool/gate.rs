@@ -80,6 +80,9 @@ impl Service {
         if standing.addr.is_none() {
             return Err(Out::Unresolved);
         }
+        if self.policy.probe.is_on() && instance.state.health.says_draining() {
+            return Err(Out::SaysDraining);
+        }
         self.finds_well(instance, now)
     }
 
@@ -87,9 +90,6 @@ impl Service {
     fn finds_well(&self, instance: &Instance, now: Moment) -> Result<(), Out> {
         let health = &instance.state.health;
         if self.policy.probe.is_on() {
-            if health.says_draining() {
-                return Err(Out::SaysDraining);
-            }
             match health.verdict() {
                 Verdict::Up => {}
                 Verdict::Down => return Err(Out::Down),
@@ -126,7 +126,9 @@ impl Service {
     /// It drains, and sessions that are there may bring it requests for a while.
     pub fn lets_sessions_end(&self, instance: &Instance, now: Moment) -> bool {
         let ends = self.policy.timeouts.drain.mul_f64(SESSIONS_STAY);
-        instance.standing.lifecycle == Lifecycle::Draining && instance.state.drained_for(now) < ends
+        let lifecycle = instance.standing.lifecycle;
+        let says = self.policy.probe.is_on() && lifecycle == Lifecycle::Ready && instance.state.health.says_draining();
+        (lifecycle == Lifecycle::Draining || says) && instance.state.drained_for(now) < ends
     }
 
     pub fn n_admitted(&self, now: Moment) -> usize {

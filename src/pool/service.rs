@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::gate::{Gate, View};
 use super::{InFlight, Instance, Key, Moment, PickError, Pool, ServiceStats, Subject, Turn};
-use crate::model::{Balance, InstanceId, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
+use crate::model::{Balance, InstanceId, Lifecycle, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
 
 /// Immutable but for what was learned; untouched by a change elsewhere, which the pointer shows.
 #[derive(Debug)]
@@ -96,8 +96,9 @@ impl Service {
     }
 
     /// Whether an instance told its last probe that it drains.
-    pub fn says_draining(&self, instance: &Instance, says: bool) {
+    pub fn says_draining(&self, instance: &Instance, says: bool, now: Moment) {
         if instance.state.health.set_says_draining(says) {
+            instance.state.drains(says || instance.standing.lifecycle == Lifecycle::Draining, now);
             self.stats.changed();
             self.stats.teller.tell(Subject::Instance(instance), Turn::SaysDraining(says));
         }
@@ -151,7 +152,6 @@ const FAILURE_TAKES: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Lifecycle;
     use crate::pool::pick::tests::{NOW, instance, service_of};
 
     /// Whether all of ten requests of a session at the third instance go there, so many seconds from now.
@@ -181,6 +181,9 @@ mod tests {
         assert!(!stays(&draining, 24), "in the last fifth of 30 s");
         draining.pool.all()[2].state.drains(true, NOW + Duration::from_secs(20));
         assert!(!stays(&draining, 24), "saying it again does not begin it again");
+        let said = service(Lifecycle::Ready, 100);
+        said.says_draining(&said.pool.all()[2], true, NOW);
+        assert!(stays(&said, 23) && !stays(&said, 24), "to a probe is as good");
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Run {
         for follower in &subject.followers {
             self.with_current(&follower.instance, |service, current| {
                 service.count_probe(reading.result, took);
-                service.says_draining(current, reading.result == ProbeResult::Draining);
+                service.says_draining(current, reading.result == ProbeResult::Draining, now);
                 let verdict = if verdict == Verdict::Unknown { current.state.health.verdict() } else { verdict };
                 service.settle(current, verdict, reading.result.is_reachable(), &reading.said, now);
                 if current.standing.limbo.is_some() && reading.result.is_failure() {

@@ -46,7 +46,8 @@ fn the_busy_instance_is_avoided() {
         let waiting = world.begin_many("/held", 2);
         world.settles("each got one", (1, 1), || (one.running(), two.running()));
         one.release();
-        world.settles("one of them is free", 0, || one.running());
+        let in_flight = || world.metric("pointsman_upstream_in_flight", &[("service", "app"), ("instance", "one")]);
+        world.settles("one of them is free, and the proxy knows", Some(0.0), in_flight);
         let tally = world.get_many("/", 100);
         assert_eq!((tally.from("one"), tally.from("two")), (100, 0), "{balance}");
         two.release();

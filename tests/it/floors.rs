@@ -32,7 +32,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
-    ("ring", &["proxy/sticky.rs"]),
+    ("ring::aead", &["proxy/sticky.rs"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];
