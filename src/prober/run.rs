@@ -98,7 +98,8 @@ impl Run {
         }
         for (instance, verdict) in joined {
             self.with_current(&instance, |service, current| {
-                service.settle(current, verdict, true, "as another service's probe of the same address found", now);
+                let reachable = verdict == Verdict::Up || !current.state.health.is_unreachable();
+                service.settle(current, verdict, reachable, "as another service's probe of the same address found", now);
             });
         }
     }

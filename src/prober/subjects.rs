@@ -92,6 +92,11 @@ impl Subjects {
         let mut was = was.peekable();
         let mut subjects = Vec::with_capacity(service.as_ref().map_or(0, |s| s.pool.all().len()));
         for instance in service.iter().flat_map(|s| s.pool.all()) {
+            // Most are the same as before, which the pointer alone tells.
+            if let Some((_, subject)) = was.next_if(|(before, _)| same_policy && Arc::ptr_eq(before, instance)) {
+                subjects.push(*subject);
+                continue;
+            }
             while let Some((gone, subject)) = was.next_if(|(before, _)| before.id < instance.id) {
                 left.extend(subject.map(|subject| (subject, gone)));
             }
