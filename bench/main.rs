@@ -79,7 +79,7 @@ fn run(figure: Figure) -> Outcome<()> {
         Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
         Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
         Figure::Change(flags) => beside()?.block_on(change::run(flags)),
-        Figure::Probes(flags) => alone()?.block_on(probes::run(flags)),
+        Figure::Probes(flags) => beside()?.block_on(probes::run(flags)),
         Figure::Drill(drill) => beside()?.block_on(drill::run(drill)),
     }
 }
