@@ -247,6 +247,8 @@ pub(super) struct Weights {
     sums: Vec<u64>,
     divisor: u32,
     n: u64,
+    /// In which `round_robin` walks over them; finding it costs more than a pick.
+    step: u64,
 }
 
 impl Weights {
@@ -254,18 +256,24 @@ impl Weights {
         let n = weights.len() as u64;
         let first = weights.first().copied().unwrap_or_default();
         if weights.iter().all(|w| *w == first) {
-            return Self { sums: Vec::new(), divisor: first, n };
+            return Self { sums: Vec::new(), divisor: first, n, step: 1 };
         }
         let divisor = weights.iter().fold(0, |divisor, w| gcd(divisor, u64::from(*w)));
         let running = weights.iter().scan(0, |sum, w| {
             *sum += u64::from(*w) / divisor;
             Some(*sum)
         });
-        Self { sums: running.collect(), divisor: divisor as u32, n }
+        let sums: Vec<u64> = running.collect();
+        let step = round_robin::step(sums.last().copied().unwrap_or(1));
+        Self { sums, divisor: divisor as u32, n, step }
     }
 
     pub fn are_equal(&self) -> bool {
         self.sums.is_empty()
+    }
+
+    pub fn step(&self) -> u64 {
+        self.step
     }
 
     /// Never 0 while there is a candidate.

@@ -1,8 +1,8 @@
 //! `hash`: weighted rendezvous. Every instance draws a number for the key, and the best one has it.
 //!
 //! When an instance goes, its keys alone move, to the second best of each; when one comes, it takes its share from all
-//! and nothing else moves; a weight that grows only attracts. That is exact, and costs a look at every candidate: some
-//! two nanoseconds each. With thousands of instances `maglev` is the cheaper choice.
+//! and nothing else moves; a weight that grows only attracts. That is exact, and costs a look at every candidate: a
+//! few nanoseconds each. With thousands of instances `maglev` is the cheaper choice.
 
 use super::Key;
 

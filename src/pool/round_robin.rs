@@ -9,13 +9,13 @@ pub fn pick<'a>(draw: &Draw<'a, '_>, turn: u64) -> Option<Candidate<'a>> {
     let place = if draw.weights().are_equal() {
         turn % total
     } else {
-        (u128::from(turn) * u128::from(step(total)) % u128::from(total)) as u64
+        (u128::from(turn) * u128::from(draw.weights().step()) % u128::from(total)) as u64
     };
     draw.at(place)
 }
 
 /// Near the golden section of `total`, which spreads best, and coprime with it.
-fn step(total: u64) -> u64 {
+pub(super) fn step(total: u64) -> u64 {
     let golden = (total as f64 * 0.618_033_988_749_895) as u64;
     (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1)
 }
