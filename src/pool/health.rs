@@ -188,6 +188,13 @@ impl Health {
         self.passive.store(until.as_millis(), Relaxed);
     }
 
+    /// Its trial is due now, and not only when its time is over. Whether that changes anything.
+    pub(super) fn cut_short(&self, now: Moment) -> bool {
+        let until = self.passive.load(Relaxed);
+        let is_out = until != 0 && until != HALF_OPEN && until > now.as_millis();
+        is_out && self.passive.compare_exchange(until, now.as_millis(), Relaxed, Relaxed).is_ok()
+    }
+
     /// Back in, warming up on the short way.
     pub(super) fn readmit(&self, now: Moment) {
         self.failures.store(0, Relaxed);

@@ -152,7 +152,7 @@ const JITTER: f64 = 0.2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Balance, Lifecycle};
+    use crate::model::{Balance, Lifecycle, Verdict};
     use crate::pool::pick::tests::{NOW, instance, service_of};
     use crate::pool::{Ask, InFlight, Passive};
     use std::sync::Arc;
@@ -253,6 +253,19 @@ mod tests {
         assert_eq!(service.view(late).n_warming, 1, "it comes back slowly");
         assert!(gets(&service, 0, at(22_000)));
         assert_eq!(service.view(at(22_000)).n_warming, 0);
+    }
+
+    #[test]
+    fn who_can_be_connected_to_again_is_tried_at_once() {
+        let service = service(4);
+        let instance = service.pool.all()[0].clone();
+        check(&service, 0, "ccc", 0);
+        service.settle(&instance, Verdict::Up, true, "connected", at(2_000));
+        assert!(gets(&service, 0, at(2_100)), "a process that was started again");
+        let failing = self::service(4);
+        check(&failing, 0, "xxxxx", 0);
+        failing.settle(&failing.pool.all()[0], Verdict::Up, true, "connected", at(2_000));
+        assert!(!gets(&failing, 0, at(2_100)), "that it can be connected to was never the question");
     }
 
     #[test]

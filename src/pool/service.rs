@@ -108,7 +108,12 @@ impl Service {
     /// connected to, whatever it answered.
     pub fn settle(&self, instance: &Instance, verdict: Verdict, reachable: bool, said: &str, now: Moment) -> bool {
         let health = &instance.state.health;
+        let is_back = reachable && health.is_unreachable();
         health.set_reachable(reachable);
+        // It was out because nobody could connect; a process that was started again need not wait for the rest of its time.
+        if is_back && health.cut_short(now) {
+            self.stats.changed();
+        }
         let was = health.verdict();
         let news = health.settle(verdict, said, now);
         if news {

@@ -26,6 +26,8 @@ mod forwarding;
 mod http1;
 /// Who waits, who is refused at once, and who never notices.
 mod limits;
+/// When most instances are down, the probes are more likely wrong.
+mod panic;
 /// Slow and silent clients.
 mod patience;
 /// Every instance is asked how it is.

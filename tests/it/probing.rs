@@ -226,13 +226,3 @@ fn steady_good_requests_stand_in_for_three_of_four_probes() {
     load.ends().all_served(one.requests());
     assert!((10..=15).contains(&idle) && (2..=5).contains(&busy), "{busy} probes of the busy one, {idle} of the idle one");
 }
-
-impl World {
-    /// Waits until so many instances of the service have been found up.
-    fn proven(&self, service: &str, n: usize) {
-        self.settles(&format!("{service} is probed"), n, || {
-            let shown = self.admin(format!("/api/v1/services/{service}").as_str()).json();
-            shown["instances"].as_array().map_or(0, |all| all.iter().filter(|i| i["probe"] == "up").count())
-        });
-    }
-}

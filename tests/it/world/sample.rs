@@ -61,6 +61,14 @@ impl World {
         instances.into_iter().find(|instance| instance["id"] == id).unwrap_or_default()
     }
 
+    /// Waits until so many instances of the service have been found up.
+    pub fn proven(&self, service: &str, n: usize) {
+        self.settles(&format!("{service} is probed"), n, || {
+            let shown = self.admin(format!("/api/v1/services/{service}").as_str()).json();
+            shown["instances"].as_array().map_or(0, |all| all.iter().filter(|i| i["probe"] == "up").count())
+        });
+    }
+
     /// How often an instance of the service was taken out because of what requests met.
     pub fn ejections(&self, service: &str) -> f64 {
         self.metric("pointsman_ejections_total", &[("service", service)]).unwrap_or_default()
