@@ -11,7 +11,7 @@ use tracing::{error, info};
 use super::Changes;
 use super::probe::{Reading, probe};
 use super::schedule::{Entry, Lane, Schedule};
-use super::subjects::{Followings, SubjectId, Subjects};
+use super::subjects::{Followings, Joined, SubjectId, Subjects};
 use crate::catalog::Live;
 use crate::model::{ProbeResult, Verdict};
 use crate::pool::{Histogram, Instance, Moment, Service};
@@ -96,10 +96,9 @@ impl Run {
         for subject in begun {
             self.schedule.add(now + Duration::from_millis(fastrand::u64(0..spread_ms)), subject);
         }
-        for (instance, verdict) in joined {
+        for Joined { instance, verdict, is_reachable } in joined {
             self.with_current(&instance, |service, current| {
-                let reachable = verdict == Verdict::Up || !current.state.health.is_unreachable();
-                service.settle(current, verdict, reachable, "as another service's probe of the same address found", now);
+                service.settle(current, verdict, is_reachable, "as another service's probe of the same address found", now);
             });
         }
     }
@@ -156,6 +155,7 @@ impl Run {
                 pause = pace.interval.mul_f64(fastrand::f64());
             }
         }
+        subject.is_reachable = reading.result.is_reachable();
         subject.lane = if reading.result.is_hang() { Lane::Hanging } else { Lane::Prompt };
         self.schedule.add((began + pause).max(now), id);
         let Some(subject) = self.subjects.get(id) else { return };

@@ -44,6 +44,8 @@ pub struct Subject {
     pub followers: Vec<Follower>,
     pub lane: Lane,
     pub is_probed: bool,
+    /// The last probe could connect, whatever was answered.
+    pub is_reachable: bool,
     /// Probes in a row that real requests stood in for.
     n_rested: u32,
 }
@@ -62,8 +64,15 @@ pub struct Followings {
     pub begun: Vec<SubjectId>,
     /// And whether they had ever been probed.
     pub ended: Vec<(SubjectId, bool)>,
-    /// Who joined a subject about which something is proven.
-    pub joined: Vec<(Arc<Instance>, Verdict)>,
+    pub joined: Vec<Joined>,
+}
+
+/// Somebody who joined a subject about which something is proven, and what that is.
+#[derive(Debug)]
+pub struct Joined {
+    pub instance: Arc<Instance>,
+    pub verdict: Verdict,
+    pub is_reachable: bool,
 }
 
 impl Subjects {
@@ -149,6 +158,7 @@ impl Subjects {
             followers: Vec::with_capacity(1),
             lane: Lane::Prompt,
             is_probed: false,
+            is_reachable: !first.state.health.is_unreachable(),
             n_rested: 0,
         };
         self.all.insert(id, subject);
@@ -161,7 +171,7 @@ impl Subjects {
         let Some(subject) = self.all.get_mut(&id) else { return };
         let verdict = subject.judge.verdict();
         if verdict != Verdict::Unknown && instance.state.health.verdict() != verdict {
-            changes.joined.push((instance.clone(), verdict));
+            changes.joined.push(Joined { instance: instance.clone(), verdict, is_reachable: subject.is_reachable });
         }
         subject.followers.push(Follower::new(instance.clone()));
     }
@@ -306,9 +316,22 @@ pub mod tests {
         let other = service("two", &policy, &[&b]);
         let changes = subjects.follow(&other.name, Some(other.clone()));
         assert_eq!((changes.begun.len(), subjects.all.len()), (0, 1));
-        assert!(matches!(&changes.joined[..], [(joined, Verdict::Up)] if Arc::ptr_eq(joined, &b)));
+        let [Joined { instance, verdict: Verdict::Up, is_reachable: true }] = &changes.joined[..] else { panic!("{changes:?}") };
+        assert!(Arc::ptr_eq(instance, &b));
         assert_eq!(follow(&mut subjects, &service("one", &policy, &[])), (0, 0, 1), "the other still wants it");
         assert_eq!(follow(&mut subjects, &service("two", &policy, &[])), (0, 1, 0));
+    }
+
+    #[test]
+    fn who_joins_an_address_that_refuses_connections_hears_of_that_too() {
+        let (mut subjects, policy) = (Subjects::default(), Arc::default());
+        let [a, b] = [at("a=10.0.0.1:80", 1), at("b=10.0.0.1:80", 2)];
+        follow(&mut subjects, &service("one", &policy, &[&a]));
+        let subject = subjects.all.get_mut(&0).unwrap();
+        (subject.judge, subject.is_reachable) = (Judge::resuming(Verdict::Down), false);
+        let other = service("two", &policy, &[&b]);
+        let changes = subjects.follow(&other.name, Some(other.clone()));
+        assert!(matches!(changes.joined[..], [Joined { verdict: Verdict::Down, is_reachable: false, .. }]), "{changes:?}");
     }
 
     #[test]
