@@ -102,17 +102,14 @@ impl Subjects {
         let mut subjects = Vec::with_capacity(service.as_ref().map_or(0, |s| s.pool.all().len()));
         for instance in service.iter().flat_map(|s| s.pool.all()) {
             // Most are the same as before, which the pointer alone tells.
-            if let Some((_, subject)) = was.next_if(|(before, _)| same_policy && Arc::ptr_eq(before, instance)) {
-                subjects.push(*subject);
-                continue;
-            }
-            while let Some((gone, subject)) = was.next_if(|(before, _)| before.id < instance.id) {
+            let is_same = |before: &Arc<Instance>| Arc::ptr_eq(before, instance);
+            while let Some((gone, subject)) = was.next_if(|(before, _)| !is_same(before) && before.id < instance.id) {
                 left.extend(subject.map(|subject| (subject, gone)));
             }
-            let was = was.next_if(|(before, _)| before.id == instance.id);
+            let was = was.next_if(|(before, _)| is_same(before) || before.id == instance.id);
             if let Some((before, subject)) = was
                 && same_policy
-                && Arc::ptr_eq(before, instance)
+                && is_same(before)
             {
                 subjects.push(*subject);
                 continue;
