@@ -38,7 +38,6 @@ use crate::pool::Histogram;
 #[derive(Debug, Clone)]
 pub struct Prober {
     changes: Arc<Changes>,
-    first_round: watch::Receiver<bool>,
     lateness: Arc<Histogram>,
 }
 
@@ -52,10 +51,9 @@ struct Changes {
 impl Prober {
     /// Probes what `live` holds, from the first `changed` until `shutdown`, on a thread of its own.
     pub fn start(live: Arc<Live>, shutdown: watch::Receiver<bool>) -> io::Result<Self> {
-        let (round, first_round) = watch::channel(false);
-        let prober = Self { changes: Arc::default(), first_round, lateness: Arc::default() };
+        let prober = Self { changes: Arc::default(), lateness: Arc::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = run::Run::new(live, prober.changes.clone(), prober.lateness.clone(), round);
+        let run = run::Run::new(live, prober.changes.clone(), prober.lateness.clone());
         std::thread::Builder::new().name("prober".to_owned()).spawn(move || runtime.block_on(run.until(shutdown)))?;
         Ok(prober)
     }
@@ -64,11 +62,6 @@ impl Prober {
     pub fn changed(&self, services: &BTreeSet<ServiceName>) {
         self.changes.lock().extend(services.iter().cloned());
         self.changes.rung.notify_one();
-    }
-
-    /// Turns true once the registry is known and every instance that was there then has been probed.
-    pub fn first_round(&self) -> watch::Receiver<bool> {
-        self.first_round.clone()
     }
 
     /// How long after they were due probes began.

@@ -20,7 +20,8 @@ pub struct Run {
     live: Arc<Live>,
     changes: Arc<Changes>,
     lateness: Arc<Histogram>,
-    first_round: watch::Sender<bool>,
+    /// The registry is known, and every instance that was there then has been probed.
+    first_round_is_over: bool,
     subjects: Subjects,
     schedule: Schedule,
     probes: JoinSet<(Reading, Duration)>,
@@ -38,12 +39,12 @@ struct Running {
 }
 
 impl Run {
-    pub fn new(live: Arc<Live>, changes: Arc<Changes>, lateness: Arc<Histogram>, first_round: watch::Sender<bool>) -> Self {
+    pub fn new(live: Arc<Live>, changes: Arc<Changes>, lateness: Arc<Histogram>) -> Self {
         Self {
             live,
             changes,
             lateness,
-            first_round,
+            first_round_is_over: false,
             subjects: Subjects::default(),
             schedule: Schedule::default(),
             probes: JoinSet::new(),
@@ -183,14 +184,11 @@ impl Run {
         }
     }
 
-    fn note_first_round(&self) {
-        if self.n_unprobed == 0
-            && !*self.first_round.borrow()
-            && self.live.load().registry_known
-            && self.changes.lock().is_empty()
+    fn note_first_round(&mut self) {
+        if !self.first_round_is_over && self.n_unprobed == 0 && self.live.load().registry_known && self.changes.lock().is_empty()
         {
             info!(probed = self.subjects.len(), "Every instance has been probed once");
-            self.first_round.send_replace(true);
+            self.first_round_is_over = true;
         }
     }
 }
