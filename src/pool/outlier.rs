@@ -281,6 +281,18 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_waits_until_its_instance_has_room() {
+        let mut limited = Arc::unwrap_or_clone(instance(0, 100, Lifecycle::Ready));
+        Arc::make_mut(&mut limited.spec).max_requests = 1;
+        let service = service_of(vec![Arc::new(limited), instance(1, 100, Lifecycle::Ready)], Balance::P2c);
+        let busy = InFlight::begin(service.pool.all()[0].clone());
+        check(&service, 0, "ccc", 0);
+        assert!(!gets(&service, 0, at(12_000)), "it has as many requests as it may");
+        drop(busy);
+        assert!(gets(&service, 0, at(12_000)));
+    }
+
+    #[test]
     fn each_further_ejection_is_longer_and_clean_time_is_forgiven() {
         let service = service(4);
         let health = &service.pool.all()[0].state.health;

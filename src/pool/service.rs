@@ -43,7 +43,7 @@ impl Service {
                 return Ok(InFlight::begin(instance.clone()));
             }
             let mut trials = view.trials.iter().map(|place| &self.pool.all()[*place as usize]);
-            if let Some(instance) = trials.find(|i| i.state.health.take_trial(ask.now)) {
+            if let Some(instance) = trials.find(|i| i.has_room() && i.state.health.take_trial(ask.now)) {
                 return Ok(InFlight::begin_trial(instance.clone()));
             }
         }
