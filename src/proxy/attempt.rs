@@ -305,13 +305,6 @@ impl Forwarding {
         }
     }
 
-    /// The answer began, and broke off.
-    pub fn break_attempt(&mut self, failure: Failure) {
-        if let Some(attempt) = self.current.take() {
-            self.end(attempt, failure.outcome(), Instant::now());
-        }
-    }
-
     /// Whether the rules allow it and there is another instance; the budget is asked last.
     fn may_retry(&self, attempt: &Attempt, failure: Failure, progress: Progress<'_>, now: Instant) -> bool {
         let Some(service) = self.service.as_deref() else { return false };
