@@ -71,82 +71,112 @@ fn classes([service, route]: &[&str; 2], by_class: &[u64; 6], text: &mut Exposit
 }
 
 async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> Result<(), Gone> {
-    let services = by_name(snapshot);
-    text.family(&families::HTTP_REQUEST_SECONDS);
-    for service in &services {
-        durations(service, &service.stats.requests, text);
-        pass(text, out).await?;
-    }
-    text.family(&families::UPSTREAM_SECONDS);
-    for service in &services {
-        durations(service, &service.stats.attempts, text);
-        pass(text, out).await?;
-    }
-    let instances = || services.iter().flat_map(|service| service.pool.all());
-    text.family(&families::UPSTREAM_REQUESTS);
-    for instance in instances() {
-        if is_tried(instance) {
-            for (outcome, n) in instance.state.outcomes() {
-                text.sample(&[instance.service.as_str(), instance.id.as_str(), outcome.as_str()], n);
-            }
-        }
-        pass(text, out).await?;
-    }
-    text.family(&families::UPSTREAM_IN_FLIGHT);
-    for instance in instances() {
-        if is_tried(instance) {
-            text.sample(&[instance.service.as_str(), instance.id.as_str()], instance.state.in_flight());
-        }
-        pass(text, out).await?;
-    }
-    text.family(&families::RETRIES);
-    for service in services.iter().filter(|s| is_used(s)) {
-        for (cause, n) in service.stats.retries() {
-            text.sample(&[service.name.as_str(), cause], n);
-        }
-        pass(text, out).await?;
-    }
-    per_used_service(&families::RETRIES_DENIED, &services, text, out, |s| count(&s.stats.retries_denied)).await?;
-    per_used_service(&families::OVERFLOW, &services, text, out, |s| count(&s.stats.turnstile.overflowed)).await?;
-    per_used_service(&families::QUEUE_DEPTH, &services, text, out, |s| u64::from(s.stats.turnstile.waiting())).await?;
-    per_used_service(&families::EJECTIONS_SKIPPED, &services, text, out, |s| count(&s.stats.ejections_skipped)).await?;
-    text.family(&families::EJECTIONS);
-    for service in services.iter().filter(|s| is_used(s)) {
-        for (cause, n) in service.stats.ejections() {
-            text.sample(&[service.name.as_str(), cause.as_str()], n);
-        }
-        pass(text, out).await?;
-    }
+    let all = by_name(snapshot);
+    // Most of a large registry is idle on any one proxy.
+    let used: Vec<&Arc<Service>> = all.iter().copied().filter(|s| is_used(s)).collect();
+    let probed: Vec<&Arc<Service>> = all.iter().copied().filter(|s| !s.stats.probe_times.is_empty()).collect();
     let now = Moment::of(Instant::now());
-    per_service(&families::PANIC_ACTIVE, &services, text, out, |s| u64::from(s.view(now).panic)).await?;
-    per_service(&families::SLOW_START_ACTIVE, &services, text, out, |s| s.view(now).n_warming as u64).await?;
-    text.family(&families::INSTANCES);
-    for service in &services {
-        let mut counts = [0u64; STATES.len()];
-        service.pool.all().iter().for_each(|i| counts[state_of(i, service.admits(i, now))] += 1);
-        for (state, n) in STATES.into_iter().zip(counts) {
-            text.sample(&[service.name.as_str(), state], n);
-        }
-        pass(text, out).await?;
-    }
+    per_service(&families::HTTP_REQUEST_SECONDS, &used, text, out, |s, text| durations(s, &s.stats.requests, text)).await?;
+    per_service(&families::UPSTREAM_SECONDS, &used, text, out, |s, text| durations(s, &s.stats.attempts, text)).await?;
+    per_tried_instance(&families::UPSTREAM_REQUESTS, &all, text, out, |[service, id], i, text| {
+        i.state.outcomes().for_each(|(outcome, n)| text.sample(&[service, id, outcome.as_str()], n));
+    })
+    .await?;
+    per_tried_instance(&families::UPSTREAM_IN_FLIGHT, &all, text, out, |labels, i, text| {
+        text.sample(&labels, i.state.in_flight());
+    })
+    .await?;
+    per_service(&families::RETRIES, &used, text, out, |s, text| by_label(s, s.stats.retries(), text)).await?;
+    let retries_denied = |s: &Service| count(&s.stats.retries_denied);
+    let ejections_skipped = |s: &Service| count(&s.stats.ejections_skipped);
+    per_service(&families::RETRIES_DENIED, &used, text, out, one(retries_denied)).await?;
+    per_service(&families::OVERFLOW, &used, text, out, one(|s| count(&s.stats.turnstile.overflowed))).await?;
+    per_service(&families::QUEUE_DEPTH, &used, text, out, one(|s| s.stats.turnstile.waiting().into())).await?;
+    per_service(&families::EJECTIONS_SKIPPED, &used, text, out, one(ejections_skipped)).await?;
+    let ejections = |s: &Service, text: &mut Exposition| {
+        by_label(s, s.stats.ejections().map(|(cause, n)| (cause.as_str(), n)), text);
+    };
+    per_service(&families::EJECTIONS, &used, text, out, ejections).await?;
+    per_service(&families::PANIC_ACTIVE, &all, text, out, one(|s| s.view(now).panic.into())).await?;
+    per_service(&families::SLOW_START_ACTIVE, &all, text, out, one(|s| s.view(now).n_warming as u64)).await?;
+    per_service(&families::INSTANCES, &all, text, out, |s, text| by_label(s, states(s, now), text)).await?;
     let is_protected = |i: &Arc<Instance>| i.standing.limbo == Some(Limbo::Together);
-    let protects = |s: &Service| u64::from(s.pool.all().iter().any(is_protected));
-    per_service(&families::REGISTRY_PROTECTION_ACTIVE, &services, text, out, protects).await?;
+    let protects = |s: &Service| s.pool.all().iter().any(is_protected).into();
+    per_service(&families::REGISTRY_PROTECTION_ACTIVE, &all, text, out, one(protects)).await?;
     let n_limbo = |s: &Service| s.pool.all().iter().filter(|i| i.standing.limbo.is_some()).count() as u64;
-    per_service(&families::REGISTRY_LIMBO_INSTANCES, &services, text, out, n_limbo).await?;
-    text.family(&families::PROBES);
-    for service in services.iter().filter(|s| s.stats.probe_times.read().count() > 0) {
-        for (result, n) in service.stats.probes() {
-            text.sample(&[service.name.as_str(), result.as_str()], n);
-        }
-        pass(text, out).await?;
-    }
-    text.family(&families::PROBE_SECONDS);
-    for service in &services {
-        durations(service, &service.stats.probe_times, text);
+    per_service(&families::REGISTRY_LIMBO_INSTANCES, &all, text, out, one(n_limbo)).await?;
+    let probes = |s: &Service, text: &mut Exposition| {
+        by_label(s, s.stats.probes().map(|(result, n)| (result.as_str(), n)), text);
+    };
+    per_service(&families::PROBES, &probed, text, out, probes).await?;
+    per_service(&families::PROBE_SECONDS, &probed, text, out, |s, text| durations(s, &s.stats.probe_times, text)).await
+}
+
+/// One family, service by service.
+async fn per_service(
+    family: &'static Family,
+    services: &[&Arc<Service>],
+    text: &mut Exposition,
+    out: &Outlet,
+    tell: impl Fn(&Service, &mut Exposition),
+) -> Result<(), Gone> {
+    text.family(family);
+    for service in services {
+        tell(service, text);
         pass(text, out).await?;
     }
     Ok(())
+}
+
+/// One family, instance by instance, but for those that were never asked. `tell` gets the labels `service` and `instance`.
+async fn per_tried_instance(
+    family: &'static Family,
+    services: &[&Arc<Service>],
+    text: &mut Exposition,
+    out: &Outlet,
+    tell: impl Fn([&str; 2], &Instance, &mut Exposition),
+) -> Result<(), Gone> {
+    text.family(family);
+    for instance in services.iter().flat_map(|service| service.pool.all()) {
+        if instance.state.in_flight() > 0 || instance.state.outcomes().any(|(_, n)| n > 0) {
+            tell([instance.service.as_str(), instance.id.as_str()], instance, text);
+        }
+        pass(text, out).await?;
+    }
+    Ok(())
+}
+
+/// A service's one sample.
+fn one(value: impl Fn(&Service) -> u64) -> impl Fn(&Service, &mut Exposition) {
+    move |service, text| text.sample(&[service.name.as_str()], value(service))
+}
+
+/// A service's sample for each value of a second label.
+fn by_label(service: &Service, values: impl IntoIterator<Item = (&'static str, u64)>, text: &mut Exposition) {
+    for (label, value) in values {
+        text.sample(&[service.name.as_str(), label], value);
+    }
+}
+
+fn durations(service: &Service, histogram: &Histogram, text: &mut Exposition) {
+    if !histogram.is_empty() {
+        text.histogram(&[service.name.as_str()], &histogram.read());
+    }
+}
+
+fn is_used(service: &Service) -> bool {
+    !service.stats.requests.is_empty() || !service.stats.attempts.is_empty()
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// How many instances are in each state.
+fn states(service: &Service, now: Moment) -> impl Iterator<Item = (&'static str, u64)> {
+    let mut counts = [0; STATES.len()];
+    service.pool.all().iter().for_each(|i| counts[state_of(i, service.admits(i, now))] += 1);
+    STATES.into_iter().zip(counts)
 }
 
 /// What becomes of an instance, in one word each; an instance has exactly one.
@@ -163,53 +193,6 @@ fn state_of(instance: &Instance, admitted: Result<(), Out>) -> usize {
         Err(Out::Ejected(_) | Out::HalfOpen) => 4,
         Err(Out::Weightless | Out::Unresolved | Out::Unproven) => 5,
     }
-}
-
-async fn per_service(
-    family: &'static Family,
-    services: &[&Arc<Service>],
-    text: &mut Exposition,
-    out: &Outlet,
-    value: impl Fn(&Service) -> u64,
-) -> Result<(), Gone> {
-    text.family(family);
-    for service in services {
-        text.sample(&[service.name.as_str()], value(service));
-        pass(text, out).await?;
-    }
-    Ok(())
-}
-
-/// Most of a large registry is idle on any one proxy.
-async fn per_used_service(
-    family: &'static Family,
-    services: &[&Arc<Service>],
-    text: &mut Exposition,
-    out: &Outlet,
-    value: impl Fn(&Service) -> u64,
-) -> Result<(), Gone> {
-    let used: Vec<&Arc<Service>> = services.iter().copied().filter(|s| is_used(s)).collect();
-    per_service(family, &used, text, out, value).await
-}
-
-fn is_used(service: &Service) -> bool {
-    service.stats.requests.read().count() > 0 || service.stats.attempts.read().count() > 0
-}
-
-fn durations(service: &Service, histogram: &Histogram, text: &mut Exposition) {
-    let reading = histogram.read();
-    if reading.count() > 0 {
-        text.histogram(&[service.name.as_str()], &reading);
-    }
-}
-
-fn count(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
-
-/// Most of a large registry is idle on any one proxy.
-fn is_tried(instance: &Instance) -> bool {
-    instance.state.in_flight() > 0 || instance.state.outcomes().any(|(_, n)| n > 0)
 }
 
 fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {

@@ -130,6 +130,10 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|n| n.load(Ordering::Relaxed) == 0)
+    }
+
     pub fn read(&self) -> HistogramReading {
         let bound = |at: usize| if at < BUCKETS { FIRST_BOUND_US << at } else { u64::MAX };
         let buckets = self.buckets.iter().enumerate().map(|(at, n)| (bound(at), n.load(Ordering::Relaxed))).collect();
