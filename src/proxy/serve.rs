@@ -5,13 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::downstream::{Connection, HeadLimits, Link, Opening};
+use super::downstream::{Connection, HeadLimits, Link, Opening, Stream};
 use super::http1::{self, Left};
 use super::pingora::Pingora;
 use super::upstream::Upstreams;
@@ -26,7 +25,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn connection(mut self, stream: TcpStream, link: Arc<Link>) {
+    pub async fn connection(mut self, stream: Stream, link: Arc<Link>) {
         let limits = &self.shared.limits;
         let heads = HeadLimits { timeout: limits.head_timeout, size: limits.head_size };
         let mut connection = Connection::new(stream, link, heads);

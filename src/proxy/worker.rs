@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
 use super::Shared;
-use super::downstream::Link;
+use super::downstream::{Link, Stream};
 use super::pingora::{Peers, Pingora};
 use super::serve::{LAST_WORDS, Serve, has_begun};
 use super::stats::{OpenConnection, WorkerStats};
@@ -129,7 +129,7 @@ async fn one(serve: Serve, stream: TcpStream, link: Arc<Link>, held: (OpenConnec
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %link.peer, %error, "A connection broke before its first byte");
     }
-    serve.connection(stream, link).await;
+    serve.connection(Stream::Plain(stream), link).await;
     drop(held);
 }
 

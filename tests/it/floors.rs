@@ -27,7 +27,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("httparse", &["proxy/http1/"]),
     ("memchr", &["proxy/http1/"]),
     ("etcd_client", &["registry/", "embedded/"]),
-    ("tokio_rustls", &["prober/"]),
+    ("tokio_rustls", &["prober/", "proxy/downstream/stream.rs", "proxy/handshake.rs"]),
     ("rustls_native_certs", &["prober/tls.rs"]),
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),

@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncReadExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Bytes that arrived before somebody asked for them. Without memory while a connection is idle.
 #[derive(Default)]
@@ -22,22 +23,8 @@ impl Input {
         &self.bytes[self.taken..]
     }
 
-    pub fn fill(&mut self, read: impl FnOnce(&mut Space<'_>) -> io::Result<usize>) -> io::Result<usize> {
-        if self.taken == self.bytes.len() {
-            self.bytes.clear();
-            self.taken = 0;
-        } else if self.taken > 0 {
-            self.bytes.drain(..mem::take(&mut self.taken));
-        }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(INPUT_SIZE);
-        }
-        let room = INPUT_SIZE.saturating_sub(self.bytes.len());
-        read(&mut bytes::BufMut::limit(&mut self.bytes, room))
-    }
-
-    /// The same for whoever polls. Up to `room` bytes in all.
-    pub fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+    /// Reads more, up to `room` bytes in all.
+    pub fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         if self.taken > 0 {
             self.bytes.drain(..mem::take(&mut self.taken));
         }
@@ -84,8 +71,6 @@ impl Input {
         }
     }
 }
-
-type Space<'a> = bytes::buf::Limit<&'a mut Vec<u8>>;
 
 /// Finds the empty line that ends a head, however it is cut into pieces.
 #[derive(Default)]

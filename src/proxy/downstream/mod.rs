@@ -10,9 +10,10 @@
 
 mod input;
 mod link;
+mod stream;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -22,19 +23,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use input::{HeadScan, Input, opening};
 
 pub use input::{INPUT_SIZE, Opening};
 pub use link::{Link, Phase};
+pub use stream::Stream;
 
 use crate::proxy::arrival::RequestId;
 use crate::proxy::reply::Refusal;
 
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     link: Arc<Link>,
     limits: HeadLimits,
     input: Input,
@@ -44,7 +45,10 @@ pub struct Connection {
     head_bytes: usize,
     head_started: Option<Instant>,
     head_deadline: Option<Pin<Box<Sleep>>>,
-    linger: Option<Pin<Box<Sleep>>>,
+    /// Everything is out, and the client has been told that nothing follows.
+    is_shut: bool,
+    /// How long closing may take from here.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a request head may take.
@@ -56,7 +60,7 @@ pub struct HeadLimits {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, link: Arc<Link>, limits: HeadLimits) -> Self {
+    pub fn new(stream: Stream, link: Arc<Link>, limits: HeadLimits) -> Self {
         Self {
             stream,
             link,
@@ -67,7 +71,8 @@ impl Connection {
             head_bytes: 0,
             head_started: None,
             head_deadline: None,
-            linger: None,
+            is_shut: false,
+            closing: None,
         }
     }
 
@@ -92,19 +97,11 @@ impl Connection {
     /// Waits for the first bytes of a request; `false`: the client is gone. Costs no memory until they come.
     /// Being dropped, it has lost nothing.
     pub async fn arrived(&mut self) -> io::Result<bool> {
-        loop {
-            if !self.input.rest().is_empty() {
-                self.head_started.get_or_insert_with(Instant::now);
-                return Ok(true);
-            }
-            self.stream.readable().await?;
-            match self.fill() {
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.input.release(),
-                Err(error) => return Err(error),
-            }
+        if self.input.rest().is_empty() && poll_fn(|cx| self.poll_more(cx, INPUT_SIZE)).await? == 0 {
+            return Ok(false);
         }
+        self.head_started.get_or_insert_with(Instant::now);
+        Ok(true)
     }
 
     /// Looks at the first bytes of a fresh connection.
@@ -117,11 +114,8 @@ impl Connection {
                 Opening::Unclear => {}
                 clear => return Ok(clear),
             }
-            self.stream.readable().await?;
-            match self.fill() {
-                Ok(0) => return Ok(Opening::Http1),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+            if poll_fn(|cx| self.poll_more(cx, INPUT_SIZE)).await? == 0 {
+                return Ok(Opening::Http1);
             }
         }
     }
@@ -138,8 +132,8 @@ impl Connection {
         }
     }
 
-    /// The socket and what has been read from it, for whoever goes on without Pingora.
-    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+    /// The stream and what has been read from it, for whoever goes on without Pingora.
+    pub fn into_parts(mut self) -> (Stream, Vec<u8>) {
         let rest = self.input.rest().to_vec();
         self.input.release();
         (self.stream, rest)
@@ -173,7 +167,11 @@ impl Connection {
     pub fn poll_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         // Asked first: whoever only wants to know whether the client is still there needs no memory for the answer.
         ready!(self.stream.poll_read_ready(cx))?;
-        let read = ready!(self.input.poll_fill(&mut self.stream, cx, room))?;
+        let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, cx, room)? else {
+            // It was not to be had after all.
+            self.input.release();
+            return Poll::Pending;
+        };
         self.link.stats.received.fetch_add(read as u64, Ordering::Relaxed);
         Poll::Ready(Ok(read))
     }
@@ -202,29 +200,13 @@ impl Connection {
         let _ = tokio::io::AsyncWriteExt::shutdown(&mut self).await;
     }
 
-    fn fill(&mut self) -> io::Result<usize> {
-        let read = self.input.fill(|space| self.stream.try_read_buf(space))?;
-        self.link.stats.received.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.fill() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.input.rest().is_empty() {
             if self.head_bytes >= self.limits.size {
                 self.say(&Refusal::HeadTooLarge);
                 return Poll::Ready(Err(io::Error::other("request head too large")));
             }
-            match self.poll_fill(cx)? {
+            match self.poll_more(cx, INPUT_SIZE)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(())),
                 Poll::Ready(_) => {}
                 Poll::Pending => {
@@ -249,7 +231,7 @@ impl Connection {
     /// Pingora asks whether the client is still there. What it sends meanwhile is its next request.
     fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.input.rest().len() < INPUT_SIZE {
-            if ready!(self.poll_fill(cx))? == 0 {
+            if ready!(self.poll_more(cx, INPUT_SIZE))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -317,21 +299,28 @@ impl Connection {
         Poll::Ready(Ok(written))
     }
 
+    /// Sends what is left, and says that nothing follows.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
     /// The client may be sending still. If we closed on it, its kernel would drop our answer with the connection.
     fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut heard = 0;
-        let end = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        if end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
         while heard < LINGER_BYTES {
             self.input = Input::default();
-            match ready!(self.poll_fill(cx)) {
+            match ready!(self.poll_more(cx, INPUT_SIZE)) {
                 Ok(n) if n > 0 => heard += n,
                 _ => break,
             }
         }
         Poll::Ready(())
+    }
+
+    /// Whether closing has taken so long already that it ends here.
+    fn poll_closing(&mut self, cx: &mut Context<'_>, max: Duration) -> Poll<()> {
+        self.closing.get_or_insert_with(|| Box::pin(sleep(max))).as_mut().poll(cx)
     }
 
     fn poll_alive(&self) -> io::Result<()> {
@@ -341,7 +330,7 @@ impl Connection {
     /// As much of an answer as the socket takes at once: whoever is refused here does not read slowly at our cost.
     fn say(&mut self, refusal: &Refusal) {
         self.link.stats.malformed.fetch_add(1, Ordering::Relaxed);
-        let _ = self.stream.try_write(&refusal.message(&RequestId::make(&mut fastrand::Rng::new())));
+        self.stream.try_write(&refusal.message(&RequestId::make(&mut fastrand::Rng::new())));
     }
 }
 
@@ -400,17 +389,23 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        this.stream.poll_settle(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(this.poll_drain(cx))?;
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        if !this.is_shut {
+            match this.poll_finish(cx) {
+                Poll::Ready(result) => result?,
+                // A client that does not read is not waited for.
+                Poll::Pending => return this.poll_closing(cx, FINISH_MAX).map(Ok),
+            }
+            (this.is_shut, this.closing) = (true, None);
         }
-        if matches!(this.link.phase(), Phase::Head | Phase::Body) {
-            ready!(this.poll_hear_out(cx));
+        if matches!(this.link.phase(), Phase::Head | Phase::Body) && this.poll_hear_out(cx).is_pending() {
+            return this.poll_closing(cx, LINGER).map(Ok);
         }
         Poll::Ready(Ok(()))
     }
@@ -424,6 +419,8 @@ impl fmt::Debug for Connection {
 
 /// A response head and a small body leave in one packet.
 const OUTPUT_SIZE: usize = 4 * 1024;
+/// For what a client has not taken of its last answer.
+const FINISH_MAX: Duration = Duration::from_secs(60);
 /// How long a client is heard that has its answer already, and how much it may say at once.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;

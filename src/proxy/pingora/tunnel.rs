@@ -264,8 +264,8 @@ impl Tunnel {
     pub async fn run(mut self, connection: Connection) {
         let (mut client, early) = connection.into_parts();
         let stats = self.facts.arrived.link.stats.clone();
-        let client = End { stream: &mut client, said: &early };
-        let instance = End { stream: self.wire.stream(), said: &self.opening };
+        let client = End { stream: &mut client, said: early };
+        let instance = End { stream: self.wire.stream(), said: std::mem::take(&mut self.opening) };
         self.facts.sent = relay(client, instance, self.idle, &stats).await;
     }
 }
