@@ -7,6 +7,7 @@
 //! | 0 | `model` | the declared nouns: names, specs, policies, routes, changes |
 //! | 1 | `wire` | their JSON and TOML forms, both directions |
 //! | 1 | `routing` | which route a request takes |
+//! | 1 | `tls` | whether a certificate and a key go together, and which one a client gets |
 //! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
@@ -14,6 +15,7 @@
 //! | 3 | `telemetry` | metrics as text, logs |
 //! | 4 | `registry` | etcd → events; the commands' way to etcd |
 //! | 4 | `embedded` | an etcd v3 registry inside the process |
+//! | 4 | `certs` | certificate files → events, again whenever they change |
 //! | 4 | `resolver` | DNS names of instances, in the background |
 //! | 4 | `prober` | asks every instance how it is |
 //! | 5 | `proxy` | client connections in, instances' answers out |
@@ -28,6 +30,7 @@ pub mod model;
 
 pub mod fetch;
 pub mod routing;
+pub mod tls;
 pub mod wire;
 
 pub mod config;
@@ -36,6 +39,7 @@ pub mod pool;
 pub mod catalog;
 pub mod telemetry;
 
+pub mod certs;
 pub mod embedded;
 pub mod prober;
 pub mod registry;

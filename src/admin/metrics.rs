@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::body::{Body, Gone, Outlet, PIECE_SIZE};
 use super::services::by_name;
 use super::sources::{ProxyReading, RegistryReading, Sources};
-use super::{Reply, reply};
+use super::{Reply, certificates, reply};
 use crate::catalog::Snapshot;
 use crate::pool::{Histogram, Instance, Limbo, Moment, Out, Service};
 use crate::telemetry::{Exposition, Family, Format, ProcessReading, families};
@@ -35,6 +35,7 @@ async fn tell(sources: &Sources, format: Format, out: &Outlet) -> Result<(), Gon
     text.family(&families::PROBE_LATENESS);
     text.histogram(&[], &sources.probe_lateness.read());
     proxy_gauges(&proxy, &mut text);
+    certificates::metrics(sources, &proxy.handshakes, &mut text);
     registry(sources, &snapshot, &(sources.registry)(), &mut text);
     // It reads a directory with an entry for each connection.
     if let Ok(process) = tokio::task::spawn_blocking(ProcessReading::take).await {

@@ -9,6 +9,7 @@
 //! `/api` is JSON, errors too. Deliberately absent: secrets. What is shown here may be pasted into a ticket.
 
 mod body;
+mod certificates;
 mod events;
 mod explain;
 mod guard;
@@ -67,7 +68,7 @@ impl Admin {
             "/api/v1/status" => json(status::status(sources)),
             "/api/v1/services" => services::list(sources.live.load_full()),
             "/api/v1/routes" => routes::list(sources.live.load_full()),
-            "/api/v1/certificates" => return Err(Refusal::NoCertificates),
+            "/api/v1/certificates" => certificates::list(sources.clone()),
             "/api/v1/explain" => json(explain::explain(sources, query)?),
             "/api/v1/events" => self.followers.events(&sources.history, query, fields)?,
             path => {

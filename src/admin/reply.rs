@@ -22,7 +22,6 @@ pub enum Refusal {
     NoService {
         name: String,
     },
-    NoCertificates,
     Query(String),
     TooManyFollowers,
 }
@@ -38,10 +37,6 @@ impl Refusal {
             }
             Self::NoEndpoint => (StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see endpoints".to_owned()),
             Self::NoService { name } => (StatusCode::NOT_FOUND, "no_service", format!("there is no service {name:?}")),
-            Self::NoCertificates => {
-                let message = "this version terminates no TLS, so it has no certificates to show";
-                (StatusCode::NOT_FOUND, "no_certificates", message.to_owned())
-            }
             Self::Query(message) => (StatusCode::BAD_REQUEST, "query", message.clone()),
             Self::TooManyFollowers => {
                 let message = "as many as are allowed follow the events already; ask without text/event-stream";

@@ -17,6 +17,10 @@ pub struct Sources {
     pub probe_lateness: Arc<Histogram>,
     pub registry: Reading<RegistryReading>,
     pub proxy: Reading<ProxyReading>,
+    /// Listeners that terminate TLS, by their place in the configuration.
+    pub terminating: Vec<(usize, SocketAddr)>,
+    /// Certificate files that could not be taken over, and why.
+    pub certificate_files: Reading<Vec<(String, String)>>,
     /// Turns true when the process has begun to end: from then on it is not ready.
     pub leaving: watch::Receiver<bool>,
     /// How the proxy reads the path of a request before it is routed; `Err` says why it would be refused.
@@ -104,6 +108,8 @@ pub struct ProxyReading {
     /// HTTP/1 requests done by our own engine, and by the general one.
     pub http1_own: u64,
     pub http1_general: u64,
+    /// By version and result.
+    pub handshakes: Vec<(&'static str, &'static str, u64)>,
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,

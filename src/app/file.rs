@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::model::{Change, Departure, Event, Origin, RouteName, ServiceName};
 
 /// What was sent last; the next file is compared with it.
@@ -60,10 +60,20 @@ impl FileDeclarations {
     }
 }
 
+/// What of the listeners is in force until the end; certificate files are not.
+fn fixed(listeners: &[Listener]) -> Vec<Listener> {
+    let mut fixed = listeners.to_vec();
+    for tls in fixed.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+        tls.certificates.clear();
+        tls.client_ca = None;
+    }
+    fixed
+}
+
 /// Names what a running process cannot take over.
 pub fn warn_of_restart(running: &Config, next: &Config) {
     let changed = [
-        ("listener", running.listeners != next.listeners),
+        ("listener", fixed(&running.listeners) != fixed(&next.listeners)),
         ("registry", running.registry != next.registry),
         ("admin", running.admin != next.admin),
         ("proxy", running.proxy != next.proxy),

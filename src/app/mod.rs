@@ -3,7 +3,7 @@
 //! 1. Sockets are bound first, so that a busy port is an error message and nothing else.
 //! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflectors, the resolver, the
 //!    admin endpoint and the presence; the workers of the proxy and the prober have threads and runtimes of their own.
-//! 3. The file's declarations go down the same channel as the registry's.
+//! 3. The file's declarations and its certificates go down the same channel as the registry's.
 //! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
 //!    kernel's queue instead of being refused.
 //! 5. A signal ends it in this order: readiness, grace, listeners, requests, presence, registry.
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::catalog::{self, Catalog, History, Live};
 use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
-use crate::{admin, embedded, prober, proxy, resolver};
+use crate::{admin, certs, embedded, prober, proxy, resolver};
 use drains::Drains;
 use events::InForce;
 use follow::Following;
@@ -82,8 +82,9 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let (live, history) = (Arc::new(Live::default()), Arc::new(History::default()));
     let following = Arc::new(Following::new(&config.registry, if embedded.is_some() { "embedded" } else { "etcd" }));
     let drains = Arc::new(Mutex::new(Drains::default()));
-    let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), bound.listeners.len());
+    let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
     let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
+    let (cert_files, from_files) = certs::Files::first(&config.listeners, started_at);
     let sources = Arc::new(reading::sources(&reading::Parts {
         live: &live,
         history: &history,
@@ -93,6 +94,8 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
         listeners: &bound.listeners,
         drains: &drains,
         leaving: &stops.readiness,
+        terminating: &terminating(&config, &bound),
+        rejected_files: cert_files.rejected(),
         started_at,
     }));
 
@@ -110,8 +113,10 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
         in_force: send_in_force,
     };
     let (mut file, from_file) = file::FileDeclarations::first(&config);
-    if send_events.send(from_file).await.is_err() {
-        unreachable!("the catalog's end of the channel is still ours");
+    for first in [from_files, from_file] {
+        if send_events.send(first).await.is_err() {
+            unreachable!("the catalog's end of the channel is still ours");
+        }
     }
     let catalog = Catalog::new(live.clone(), history)
         .with_sources(config.registry.sources.len())
@@ -119,6 +124,8 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
         .in_zone(config.proxy.zone.clone());
     tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
     tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
+    let (send_listeners, listeners) = watch::channel(config.listeners.clone());
+    tokio::spawn(certs::run(cert_files, listeners, send_events.clone(), stops.control.clone()));
     let reflectors = following.start(&etcd, &send_events, &stops.control);
     tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
     info!(address = %bound.admin, "Admin endpoint listens");
@@ -146,6 +153,7 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
                         file::warn_of_restart(&config, &next);
                         // The catalog only ends after this loop.
                         let _ = send_events.send(file.changed(&next)).await;
+                        send_listeners.send_replace(next.listeners);
                     }
                     Err(problems) => warn!(problems, "The configuration was not taken over; the one in force stays"),
                 }
@@ -238,6 +246,12 @@ fn access_log(config: Option<&AccessLogConfig>) -> Result<(Option<AccessLog>, Op
         StartError::AccessLog(file, error)
     })?;
     Ok((Some(log), Some(writer)))
+}
+
+/// Listeners with TLS, by their place in the configuration.
+fn terminating(config: &Config, bound: &Bound) -> Vec<(usize, SocketAddr)> {
+    let all = config.listeners.iter().zip(&bound.listeners).enumerate();
+    all.filter(|(_, (listener, _))| listener.tls.is_some()).map(|(n, (_, address))| (n, *address)).collect()
 }
 
 /// How to reach the registry, and the embedded one's task.

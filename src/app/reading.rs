@@ -11,6 +11,7 @@ use super::drains::Drains;
 use super::follow::Following;
 use crate::admin::{ProxyReading, Sources};
 use crate::catalog::{History, Live};
+use crate::certs::RejectedFiles;
 use crate::prober::Prober;
 use crate::proxy::{self, Proxy};
 
@@ -23,11 +24,13 @@ pub struct Parts<'a> {
     pub listeners: &'a [SocketAddr],
     pub drains: &'a Arc<Mutex<Drains>>,
     pub leaving: &'a watch::Receiver<bool>,
+    pub terminating: &'a [(usize, SocketAddr)],
+    pub rejected_files: Arc<RejectedFiles>,
     pub started_at: SystemTime,
 }
 
 pub fn sources(parts: &Parts<'_>) -> Sources {
-    let following = parts.following.clone();
+    let (following, rejected_files) = (parts.following.clone(), parts.rejected_files.clone());
     let (proxy, listeners, drains) = (parts.proxy.clone(), parts.listeners.to_vec(), parts.drains.clone());
     Sources {
         live: parts.live.clone(),
@@ -36,6 +39,8 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
         probe_lateness: parts.prober.lateness(),
         registry: Box::new(move || following.reading()),
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
+        terminating: parts.terminating.to_vec(),
+        certificate_files: Box::new(move || rejected_files.list().into_iter().map(|r| (r.file, r.reason)).collect()),
         leaving: parts.leaving.clone(),
         plain_path: |path| proxy::plain_path(path).map(Cow::into_owned).map_err(|refusal| refusal.to_string()),
         version: env!("CARGO_PKG_VERSION"),
@@ -53,6 +58,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         unrouted: stats.unrouted,
         http1_own: stats.http1_own,
         http1_general: stats.http1_general,
+        handshakes: stats.handshakes,
         drain_forced_closes: stats.drain_forced_closes,
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
-use crate::model::{Origin, RouteName, RouteSpec, ServiceName, Verdict};
+use crate::model::{Certificate, CertificateSource, Origin, RouteName, RouteSpec, ServiceName, Verdict};
 use crate::pool::{Instance, Limbo, Service, Subject, Turn};
+use crate::tls::fingerprint_text;
 
 pub type RouteChange = (Origin, RouteName, Option<RouteSpec>);
 
@@ -70,6 +71,22 @@ impl History {
             };
             self.add(at, revision, kind, name.to_string(), detail);
         }
+    }
+
+    /// A certificate that handshakes from now on use, or use no more.
+    pub(super) fn certificate(&self, source: &CertificateSource, is: Option<&Certificate>, revision: u64) {
+        let (kind, detail) = match is {
+            Some(is) => {
+                let until = humantime::format_rfc3339_seconds(is.not_after);
+                (
+                    "certificate_set",
+                    format!("for {}, until {until}, fingerprint {}", is.names.join(" "), fingerprint_text(&is.fingerprint)),
+                )
+            }
+            None => ("certificate_gone", String::new()),
+        };
+        info!(certificate = %source, kind, detail, "Certificates changed");
+        self.add(SystemTime::now(), revision, kind, source.to_string(), detail);
     }
 
     /// `why`: in words, where it is not plain.

@@ -33,9 +33,10 @@ use names::Names;
 use pace::Pace;
 pub use snapshot::Snapshot;
 
-use crate::model::{Change, Event, InstanceId, Origin, Secret, ServiceName, Verdict};
+use crate::model::{CertificateSource, Change, Event, InstanceId, Origin, Secret, ServiceName, Verdict};
 use crate::pool::{Instance, Pool, Service, ServiceStats, Subject, Teller, Turn};
 use crate::routing::RouteBook;
+use crate::tls::CertBook;
 
 /// What one `apply` did.
 #[derive(Debug, Default)]
@@ -75,6 +76,7 @@ pub struct Catalog {
     /// Who of those that are followed has said nothing yet.
     unheard: BTreeSet<Origin>,
     routes: RouteBook,
+    certificates: CertBook,
     names: Names,
     remembered: Remembered,
     /// When overrides end, and of which service. An entry may have become pointless; then nothing comes of it.
@@ -107,6 +109,7 @@ impl Catalog {
             ground: HashMap::new(),
             unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),
+            certificates: CertBook::default(),
             names: Names::default(),
             remembered: Remembered::default(),
             expiries: BTreeSet::new(),
@@ -175,6 +178,9 @@ impl Catalog {
             self.history.routes(&routes, applied.revision, wall);
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));
         }
+        if let Some(certificates) = self.certificates.changed() {
+            next.certificates = Arc::new(certificates);
+        }
         for (name, ids) in touched {
             self.rebuild(&name, ids, &mut next, &mut applied, &mut telling, (now, wall));
             applied.services.insert(name);
@@ -222,8 +228,17 @@ impl Catalog {
                 routes.push((origin, name, route.map(|r| *r)));
                 return;
             }
-            // Certificates are kept by the registry for the proxies that terminate TLS; this one does not yet.
-            Change::Certificate { .. } => return,
+            Change::Certificate { name, certificate } => {
+                self.history.certificate(&CertificateSource::Registry(name.clone()), certificate.as_deref(), revision);
+                self.certificates.set_registry(name, certificate);
+                return;
+            }
+            Change::ListenerCertificates { listener, certificates } => {
+                for new in self.certificates.set_listener(listener, &certificates) {
+                    self.history.certificate(&new.source, Some(&new), revision);
+                }
+                return;
+            }
             Change::Epoch(epoch) => {
                 if !self.is_secret_configured {
                     self.secret = Some(epoch);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::model::{Secret, ServiceName, ShardMap};
 use crate::pool::Service;
 use crate::routing::RouteTable;
+use crate::tls::Certificates;
 
 /// Immutable and complete.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,7 @@ pub struct Snapshot {
     /// What sessions are sealed with: as configured, or the registry's epoch. `None` before that is known.
     pub secret: Option<Secret>,
     pub routes: Arc<RouteTable>,
+    pub certificates: Arc<Certificates>,
     pub services: ShardMap<ServiceName, Arc<Service>>,
 }
 

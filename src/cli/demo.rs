@@ -57,7 +57,7 @@ impl DemoArgs {
         let listen = self.listen.unwrap_or_else(|| free(8080));
         let registry = EmbeddedConfig { listen: self.registry.unwrap_or_else(|| free(2379)), data: None };
         Ok(Config {
-            listeners: vec![Listener { address: listen }],
+            listeners: vec![Listener::plain(listen)],
             registry: RegistryConfig { kind: RegistryKind::Embedded(registry), snapshot: None, ..config.registry },
             admin: if global.admin.is_some() { config.admin } else { AdminConfig { address: free(9900), ..config.admin } },
             proxy: ProxyConfig { shutdown: ShutdownConfig { grace: Duration::ZERO, drain: DRAIN }, ..config.proxy },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::{Value as Json, json};
@@ -102,12 +103,17 @@ fn shown(entry: &Entry) -> Json {
 }
 
 fn entry_json(entry: &Entry) -> Json {
-    json!({
+    let mut said = json!({
         "name": entry.key.as_ref().map_or_else(|_| entry.raw_key.clone(), name_of),
         "revision": entry.revision,
         "leased": entry.leased,
         "value": shown(entry),
-    })
+    });
+    if let Ok(Record::Certificate(certificate)) = read(entry) {
+        said["names"] = certificate.names.iter().map(|name| &**name).collect();
+        said["not_after"] = humantime::format_rfc3339_seconds(certificate.not_after).to_string().into();
+    }
+    said
 }
 
 struct Service {
@@ -200,15 +206,22 @@ fn print_routes(listing: &Listing) {
 }
 
 fn print_certificates(listing: &Listing) {
-    let mut table = Table::new(&["CERTIFICATE", "CHAIN", "REVISION"]);
+    let mut table = Table::new(&["CERTIFICATE", "NAMES", "EXPIRES", "REVISION"]);
+    let now = SystemTime::now();
     for entry in &listing.entries {
-        let chain = match read(entry) {
+        let (names, expires) = match read(entry) {
             Ok(Record::Certificate(certificate)) => {
-                format!("{} certificates", certificate.chain.matches("BEGIN CERTIFICATE").count()).into()
+                let tone = match certificate.not_after.duration_since(now) {
+                    Err(_) => Tone::Bad,
+                    Ok(left) if left < EXPIRES_SOON => Tone::Warning,
+                    Ok(_) => Tone::Plain,
+                };
+                let until = humantime::format_rfc3339_seconds(certificate.not_after);
+                (certificate.names.join(" ").into(), Cell::toned(until, tone))
             }
-            wrong => rejected(wrong),
+            wrong => (rejected(wrong), Cell::from("")),
         };
-        table.row(vec![name(entry), chain, entry.revision.into()]);
+        table.row(vec![name(entry), names, expires, entry.revision.into()]);
     }
     table.print();
 }
@@ -229,6 +242,9 @@ fn rejected(record: Result<Record, String>) -> Cell {
 fn name(entry: &Entry) -> Cell {
     entry.key.as_ref().map_or_else(|_| entry.raw_key.clone(), name_of).into()
 }
+
+/// Whoever renews by hand should have begun by then.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

@@ -17,8 +17,10 @@ fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
 }
 
 /// The sections of the manual, with the headings it gives them.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 13] = [
     "[[listener]]",
+    TLS,
+    "[listener.tls.hsts]",
     "[registry]",
     "[[registry.source]]",
     "[admin]",
@@ -38,6 +40,7 @@ fn every_key_is_documented_and_no_other() {
         let needed = match section {
             "[[listener]]" => "address = '127.0.0.1:0'\n",
             "[[registry.source]]" => "keys = '/services/{service}/{instance}'\n",
+            "[listener.tls.hsts]" => "max_age = '1d'\n",
             "[[route]]" => "service = 'a'\n",
             "[[service]]" => "name = 'a'\n",
             _ => "",
@@ -61,7 +64,7 @@ fn every_key_is_documented_and_no_other() {
 #[test]
 fn every_default_in_the_manual_is_the_one_of_the_code() {
     let mut file = String::new();
-    for section in SECTIONS {
+    for section in SECTIONS.into_iter().filter(|section| !section.starts_with("[listener.tls")) {
         let said: Vec<String> = rows(MANUAL)
             .into_iter()
             .filter(|row| row.section == section)
@@ -79,6 +82,16 @@ fn every_default_in_the_manual_is_the_one_of_the_code() {
 }
 
 #[test]
+fn every_default_of_tls_in_the_manual_is_the_one_of_the_code() {
+    let said = rows(MANUAL).into_iter().filter(|row| row.section == TLS);
+    let said: String = said.filter_map(|row| Some(format!("{} = {}\n", row.key, row.default?))).collect();
+    assert!(said.lines().count() == 2, "{said}");
+    let (_directory, layers) = layers_of(&format!("[[listener]]\naddress = '127.0.0.1:0'\n{TLS}\n{said}"));
+    let (config, _) = load(&layers).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.listeners[0].tls, Some(TlsConfig::default()));
+}
+
+#[test]
 fn the_examples_load_without_a_word() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pointsman.example.toml");
     let (config, warnings) =
@@ -87,9 +100,10 @@ fn the_examples_load_without_a_word() {
     assert_eq!((config.listeners.len(), config.routes.len(), config.services.len()), (2, 2, 2));
 
     let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     let (_directory, layers) = layers_of(&blocks.concat());
     assert!(load(&layers).is_ok_and(|(_, warnings)| warnings.is_empty()));
 }
 
+const TLS: &str = "[listener.tls]";
 const MANUAL: &str = include_str!("../../docs/configuration.md");

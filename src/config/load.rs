@@ -39,7 +39,7 @@ fn read<T>(
 }
 
 fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
-    let listeners = listeners(root);
+    let listeners = listeners(root, layers);
     let registry = {
         let mut section = root.section_or_empty("registry");
         let registry = registry::registry(&mut section, layers);
@@ -69,12 +69,12 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
 }
 
 /// With the places where they were said; the default if there are none.
-fn listeners<'a>(root: &mut Fields<'a>) -> Vec<(Listener, &'a Place)> {
+fn listeners<'a>(root: &mut Fields<'a>, layers: &Layers) -> Vec<(Listener, &'a Place)> {
     let sections = root.sections("listener");
     if sections.is_empty() {
         return vec![(Listener::default(), root.place_of("listener"))];
     }
-    sections.into_iter().filter_map(|mut f| process::listener(&mut f).map(|l| (l, f.place_of("address")))).collect()
+    sections.into_iter().filter_map(|mut f| process::listener(&mut f, layers).map(|l| (l, f.place_of("address")))).collect()
 }
 
 /// A variable that sets nothing: not an error, because others may use our prefix for their own ends.

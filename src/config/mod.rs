@@ -7,7 +7,8 @@
 //! 3. `load` refuses if anything was noted, and names all of it.
 //!
 //! Every default stands in a `Default` of this page; `docs/configuration.md` lists the same, and a test compares them.
-//! Files that are named here are looked for, but not read, except for the password.
+//! Files that are named here are looked for, but not kept, except for the password; a listener's certificates are read and
+//! checked, so that a wrong pair is told with its line.
 
 mod address;
 mod declared;
@@ -23,6 +24,7 @@ mod process;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,6 +39,7 @@ pub use load::{load, load_registry};
 pub use network::Network;
 pub use pattern::KeyPattern;
 pub use problems::Problems;
+pub use tls::{CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_client_ca};
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,11 +58,22 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// `None`: what comes in is not encrypted.
+    pub tls: Option<TlsConfig>,
+    /// Every request is sent to this port of the same host, to be made there over TLS.
+    pub redirect_to_https: Option<u16>,
+}
+
+impl Listener {
+    /// Without TLS.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None, redirect_to_https: None }
+    }
 }
 
 impl Default for Listener {
     fn default() -> Self {
-        Self { address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8080) }
+        Self::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8080))
     }
 }
 

@@ -9,16 +9,21 @@ use crate::wire::scalar::{boolean, duration, duration_above_zero, named, number,
 
 use super::address::listen_address;
 use super::registry::path_in;
+use super::tls;
 use super::{
     AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProxyConfig,
     ShutdownConfig,
 };
 
-pub(super) fn listener(fields: &mut Fields<'_>) -> Option<Listener> {
+pub(super) fn listener(fields: &mut Fields<'_>, layers: &Layers) -> Option<Listener> {
     let address = fields.required("address", listen_address);
     fields.unsupported("proxy_protocol");
-    fields.unsupported("tls");
-    Some(Listener { address: address? })
+    let tls = fields.section("tls").map(|section| tls::tls(section, layers));
+    let redirect_to_https = fields.optional("redirect_to_https", number(1..=u16::MAX));
+    if tls.is_some() && redirect_to_https.is_some() {
+        fields.wrong("redirect_to_https", "is for listeners without tls: this one speaks it already");
+    }
+    Some(Listener { address: address?, tls, redirect_to_https })
 }
 
 pub(super) fn admin(fields: &mut Fields<'_>) -> AdminConfig {

@@ -59,7 +59,7 @@ impl Told {
 #[test]
 fn nothing_said_means_the_defaults_of_the_contract() {
     let (config, warnings) = load(&Layers::default()).unwrap();
-    assert_eq!(config.listeners, [Listener { address: "0.0.0.0:8080".parse().unwrap() }]);
+    assert_eq!(config.listeners, [Listener::plain("0.0.0.0:8080".parse().unwrap())]);
     assert_eq!(config.admin, AdminConfig { address: "127.0.0.1:9900".parse().unwrap(), insecure: false });
     assert_eq!((config.registry.prefix.as_str(), &config.registry.snapshot), ("/pointsman", &None));
     assert_eq!(config.registry.kind, RegistryKind::Embedded(EmbeddedConfig::default()));
@@ -231,16 +231,15 @@ fn a_variable_that_sets_nothing_is_odd_but_those_of_others_are_not() {
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     let told = told(
-        "[[listener]]\naddress = '0.0.0.0:80'\nproxy_protocol = true\n[listener.tls]\ncertificates = []\n\
+        "[[listener]]\naddress = '0.0.0.0:80'\nproxy_protocol = true\n\
          [admin]\ntoken_file = 'x'\ntls = {}\n",
     );
     assert_eq!(
         told.problems(),
         [
             "pointsman.toml:3: listener[0].proxy_protocol: is not supported in this version",
-            "pointsman.toml:4: listener[0].tls: is not supported in this version",
-            "pointsman.toml:7: admin.token_file: is not supported in this version",
-            "pointsman.toml:8: admin.tls: is not supported in this version",
+            "pointsman.toml:5: admin.token_file: is not supported in this version",
+            "pointsman.toml:6: admin.tls: is not supported in this version",
         ]
     );
 }

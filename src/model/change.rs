@@ -1,8 +1,10 @@
 //! What a source of declarations tells the catalog.
 
+use std::sync::Arc;
+
 use super::{
-    CertificateName, CertificateSpec, InstanceId, InstanceSpec, Override, RouteName, RouteSpec, Secret, ServiceName,
-    ServicePolicy,
+    Certificate, CertificateName, InstanceId, InstanceSpec, ListenerCertificates, Override, RouteName, RouteSpec, Secret,
+    ServiceName, ServicePolicy,
 };
 
 /// What one source learned at one moment: one event is one new snapshot, or none.
@@ -53,7 +55,12 @@ pub enum Change {
     },
     Certificate {
         name: CertificateName,
-        certificate: Option<Box<CertificateSpec>>,
+        certificate: Option<Arc<Certificate>>,
+    },
+    /// What the file gives its listener of that number.
+    ListenerCertificates {
+        listener: usize,
+        certificates: Arc<ListenerCertificates>,
     },
     /// Which registry this is: something all who follow it know, and nobody else.
     Epoch(Secret),

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Address, CertificateName};
+use super::Address;
 
 /// What an instance's record says. The id is the record's key, not part of the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,20 +129,5 @@ pub struct Override {
 impl Override {
     pub fn in_force(&self, now: SystemTime) -> bool {
         self.until.is_none_or(|until| now < until)
-    }
-}
-
-/// `/certificates/NAME`: PEM texts, not yet looked into.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CertificateSpec {
-    pub name: CertificateName,
-    pub chain: String,
-    pub key: String,
-}
-
-impl fmt::Debug for CertificateSpec {
-    /// The key never reaches a log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CertificateSpec").field("name", &self.name).finish_non_exhaustive()
     }
 }

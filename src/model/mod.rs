@@ -1,9 +1,11 @@
 //! FLOOR 0. The declared nouns: what operators and services say, already checked.
 //!
-//! Everything here is a plain value with `Eq`; equality decides whether a record changed anything.
+//! Everything here is a plain value with `Eq`; equality decides whether a record changed anything. A `Certificate` holds the
+//! key as rustls has it, which is the one form in which nobody can print it.
 //! Nothing here reads JSON, TOML, a clock or a socket: each wire form lives in `wire/` and converts by hand.
 
 mod address;
+mod certificate;
 mod change;
 mod instance;
 mod name;
@@ -16,8 +18,9 @@ mod shards;
 mod verdict;
 
 pub use address::{Address, AddressError, Host};
+pub use certificate::{Certificate, CertificateSource, CertificateSpec, ListenerCertificates};
 pub use change::{Change, Departure, Event, Origin};
-pub use instance::{CertificateSpec, InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
+pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
 pub use outcome::Outcome;
 pub use policy::{

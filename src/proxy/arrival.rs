@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::downstream::Link;
 use crate::config::Network;
 use crate::routing::{Fields, all, text};
+use crate::tls::ClientCertificate;
 
 #[derive(Debug, Clone)]
 pub struct Arrival {
@@ -22,6 +25,8 @@ pub struct Arrival {
     pub trace: Trace,
     /// A trusted client wants to see what we decided.
     pub debug: bool,
+    /// Who the client of this connection has shown to be.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// A `traceparent` (W3C Trace Context, version 00) with a span of ours.
@@ -47,6 +52,11 @@ pub enum RequestId {
 pub struct Trusted(Vec<Network>);
 
 impl Arrival {
+    pub fn on(link: &Link, fields: &impl Fields, trusted: &Trusted, rng: &mut fastrand::Rng) -> Self {
+        Self { client_certificate: link.client_certificate.clone(), ..Self::of(link.peer, fields, trusted, rng) }
+    }
+
+    /// From a client that has shown no certificate.
     pub fn of(peer: SocketAddr, fields: &impl Fields, trusted: &Trusted, rng: &mut fastrand::Rng) -> Self {
         let is_trusted = trusted.holds(peer.ip());
         let id = is_trusted.then(|| fields.text(REQUEST_ID)).flatten().filter(|id| is_request_id(id));
@@ -59,6 +69,7 @@ impl Arrival {
             request_id: id.map_or_else(|| RequestId::make(rng), |id| RequestId::Kept(id.into())),
             trace: Trace::of(fields, rng),
             debug: is_trusted && fields.get(DEBUG).is_some_and(|v| v == b"1"),
+            client_certificate: None,
         }
     }
 }

@@ -42,6 +42,7 @@ pub fn rewrite_request(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &
     drop_hop_by_hop(fields);
     keep_te_trailers(fields);
     forwarded(fields, arrival, origin);
+    certified(fields, arrival);
     fields.set(REQUEST_ID, arrival.request_id.as_bytes());
     fields.set("traceparent", &arrival.trace.field());
     if !arrival.trace.continued {
@@ -70,11 +71,24 @@ pub fn rewrite_response(fields: &mut impl FieldsMut, status: StatusCode, version
     append(fields, "via", via(version).as_bytes());
 }
 
+/// Tells browsers to come over TLS from now on, unless the instance has said so itself.
+pub fn stay_secure(fields: &mut impl FieldsMut, hsts: Option<&str>) {
+    if let Some(hsts) = hsts.filter(|_| fields.get(HSTS).is_none()) {
+        fields.set(HSTS, hsts.as_bytes());
+    }
+}
+
 /// Whether a field may come behind a body too: none that says where messages end, where they go, or who sends them.
 pub fn may_trail(name: &str) -> bool {
     let never = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
     let ours = name.get(..OUR_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUR_PREFIX));
-    !(ours || is_twin(name) || never(&PROTECTED) || never(&HOP_BY_HOP) || never(&OF_PROXIES) || never(&NEVER_TRAILING))
+    !(ours
+        || is_twin(name)
+        || never(&PROTECTED)
+        || never(&HOP_BY_HOP)
+        || never(&OF_PROXIES)
+        || never(&OF_CERTIFICATES)
+        || never(&NEVER_TRAILING))
 }
 
 /// An upgrade is hop by hop too, so asking for it is our own request.
@@ -132,6 +146,15 @@ fn forwarded(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>
     }
 }
 
+/// Who the client is, by its certificate. Nobody else may say so, not even a trusted proxy.
+fn certified(fields: &mut impl FieldsMut, arrival: &Arrival) {
+    OF_CERTIFICATES.into_iter().for_each(|name| fields.remove(name));
+    if let Some(client) = &arrival.client_certificate {
+        fields.set(CERTIFICATE_SUBJECT, client.subject.as_bytes());
+        fields.set(CERTIFICATE_FINGERPRINT, client.fingerprint.as_bytes());
+    }
+}
+
 /// The standard library's formatting costs as much as all else that is done to these fields.
 fn written(ip: IpAddr) -> Vec<u8> {
     let IpAddr::V4(ip) = ip else { return ip.to_string().into_bytes() };
@@ -182,7 +205,7 @@ fn append(fields: &mut impl FieldsMut, name: &'static str, value: &[u8]) {
 fn is_twin(name: &str) -> bool {
     name.contains('_') && {
         let dashed = name.replace('_', "-").to_ascii_lowercase();
-        OF_PROXIES.contains(&dashed.as_str()) || dashed == REQUEST_ID
+        OF_PROXIES.contains(&dashed.as_str()) || OF_CERTIFICATES.contains(&dashed.as_str()) || dashed == REQUEST_ID
     }
 }
 
@@ -194,6 +217,8 @@ fn via(version: Version) -> &'static str {
     }
 }
 
+pub const HSTS: &str = "strict-transport-security";
+
 /// What only a trusted proxy may say.
 const OF_PROXIES: [&str; 7] = [
     "x-forwarded-for",
@@ -204,6 +229,11 @@ const OF_PROXIES: [&str; 7] = [
     "x-real-ip",
     "forwarded",
 ];
+
+const CERTIFICATE_SUBJECT: &str = "x-client-cert-subject";
+const CERTIFICATE_FINGERPRINT: &str = "x-client-cert-fingerprint";
+/// What instances may believe of a client because nobody but us can say it; the last two are those of RFC 9440.
+const OF_CERTIFICATES: [&str; 4] = [CERTIFICATE_SUBJECT, CERTIFICATE_FINGERPRINT, "client-cert", "client-cert-chain"];
 
 const HOP_BY_HOP: [&str; 4] = ["upgrade", "keep-alive", "proxy-connection", "http2-settings"];
 

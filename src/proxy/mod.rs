@@ -4,7 +4,7 @@
 //! instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record` gathers the facts that
 //! counters and `access_log` read. Two engines ask them:
 //!
-//! 1. `worker` takes connections off its sockets; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
+//! 1. `worker` takes connections off its sockets; `handshake` terminates TLS on those of a listener that does; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
 //! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else.
 //! 3. `downstream` and `upstream` are the connections that both of them use.
 //!
@@ -20,9 +20,11 @@ mod attempt;
 mod downstream;
 mod explain;
 mod forward;
+mod handshake;
 mod head;
 mod http1;
 mod key;
+mod listening;
 mod path;
 mod pingora;
 mod queue;
@@ -46,6 +48,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use access_log::AccessLog;
 use arrival::Trusted;
+use listening::Listening;
 pub use path::plain_path;
 use record::RequestRecord;
 pub use sockets::{BindError, Sockets, bind};
@@ -55,7 +58,7 @@ use upstream::Upstreams;
 use worker::Worker;
 
 use crate::catalog::Live;
-use crate::config::{ClientLimits, ProxyConfig};
+use crate::config::{ClientLimits, Listener, ProxyConfig};
 
 /// The proxy of this process: hand it sockets, and tell it which instances have left.
 #[derive(Clone)]
@@ -72,15 +75,18 @@ struct Shared {
 }
 
 impl Proxy {
-    /// `listeners`: how many there will be on each worker.
-    pub fn new(live: Arc<Live>, config: &ProxyConfig, access_log: Option<AccessLog>, listeners: usize) -> Self {
+    /// `listeners`: in the order of the sockets to come.
+    pub fn new(live: Arc<Live>, config: &ProxyConfig, access_log: Option<AccessLog>, listeners: &[Listener]) -> Self {
         let (limits, trusted) = (config.limits.clone(), Trusted::new(&config.trusted_proxies));
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let listening: Arc<[_]> =
+            listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();
         let shared = Arc::new(Shared { live, limits, trusted, access_log });
         let worker = |_| Worker {
             shared: shared.clone(),
             upstreams: Arc::new(Upstreams::default()),
-            stats: Arc::new(WorkerStats::new(listeners)),
+            stats: Arc::new(WorkerStats::new(listeners.len())),
+            listening: listening.clone(),
             room: room.clone(),
             drain: config.shutdown.drain,
         };

@@ -13,6 +13,10 @@ use crate::routing::Fields;
 pub enum Refusal {
     Malformed(&'static str),
     Method,
+    /// This listener answers nothing itself.
+    OverHttps {
+        location: String,
+    },
     NoRoute,
     /// No route yet, because the registry has not answered since the start.
     RegistryUnknown,
@@ -38,12 +42,14 @@ pub struct Reply {
     pub content_type: &'static str,
     /// Seconds.
     pub retry_after: Option<&'static str>,
+    pub location: Option<String>,
     pub body: String,
 }
 
 impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
+            Self::OverHttps { .. } => 308,
             Self::Malformed(_) => 400,
             Self::NoRoute => 404,
             Self::Method => 405,
@@ -62,6 +68,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Method => "method",
+            Self::OverHttps { .. } => "over_https",
             Self::NoRoute => "no_route",
             Self::RegistryUnknown => "registry_unknown",
             Self::SlowHead => "slow_head",
@@ -79,7 +86,7 @@ impl Refusal {
     /// Whether the connection may carry another request. What could not be read to its end cannot be followed by one.
     pub fn keeps_connection(&self) -> bool {
         use Refusal::*;
-        matches!(self, NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_))
+        matches!(self, OverHttps { .. } | NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_))
     }
 
     /// The answer, in JSON unless the client asked for text.
@@ -94,7 +101,11 @@ impl Refusal {
             });
             ("application/json", format!("{body}\n"))
         };
-        Reply { status, content_type, retry_after: (status == 503).then_some("1"), body }
+        let location = match self {
+            Self::OverHttps { location } => Some(location.clone()),
+            _ => None,
+        };
+        Reply { status, content_type, retry_after: (status == 503).then_some("1"), location, body }
     }
 
     /// The same as an HTTP/1.1 message, for a client that an engine has no request of.
@@ -116,6 +127,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Malformed(what) => what,
             Self::Method => "this method is not forwarded",
+            Self::OverHttps { .. } => "this host is asked over https",
             Self::NoRoute => "no route matches this request",
             Self::RegistryUnknown => "the registry has not answered since the start",
             Self::SlowHead => "the request head did not arrive in time",

@@ -5,14 +5,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::downstream::{Connection, HeadLimits, Link, Opening, Stream};
+use super::downstream::{Connection, HeadLimits, Link, Met, Opening, Stream};
+use super::handshake::{Negotiated, Secured, Terminator, Unsecured};
 use super::http1::{self, Left};
 use super::pingora::Pingora;
+use super::reply::Refusal;
+use super::stats::{HandshakeResult, HandshakeVersion};
 use super::upstream::Upstreams;
 
 /// What serves the connections of one worker.
@@ -25,18 +29,45 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn connection(mut self, stream: Stream, link: Arc<Link>) {
-        let limits = &self.shared.limits;
-        let heads = HeadLimits { timeout: limits.head_timeout, size: limits.head_size };
-        let mut connection = Connection::new(stream, link, heads);
+    pub async fn connection(mut self, stream: TcpStream, met: Met) {
+        let listening = met.listening.clone();
+        let (stream, protocol, client) = match &listening.tls {
+            None => (Stream::Plain(stream), None, None),
+            Some(tls) => match self.handshake(tls, stream, &met).await {
+                Ok(Secured { stream, protocol, client }) => (Stream::Tls(stream), protocol, client),
+                Err(Unsecured::NotTls(stream)) => {
+                    return self.connected(Stream::Plain(stream), Link::new(met, None)).refuse(&NOT_TLS).await;
+                }
+                Err(Unsecured::Failed) => return,
+            },
+        };
+        let mut connection = self.connected(stream, Link::new(met, client));
         let unseen = self.ending.clone();
-        let opening = until_ending(&mut self.ending, heads.timeout, connection.opening()).await;
-        match opening {
-            Ok(Ok(Opening::Http2)) => self.pingora.serve_http2(connection, &unseen).await,
-            Ok(Ok(Opening::Http1)) => self.http1(connection).await,
-            Ok(Ok(Opening::Closed) | Err(_)) => {}
-            Ok(Ok(Opening::Unclear)) | Err(_) => connection.too_slow(),
+        let opening = until_ending(&mut self.ending, self.shared.limits.head_timeout, LAST_WORDS, connection.opening()).await;
+        match (opening, protocol) {
+            // What was agreed on holds; what else comes is not valid in it, and the engines say so.
+            (Ok(Ok(Opening::Http1 | Opening::Http2)), Some(Negotiated::Http2)) | (Ok(Ok(Opening::Http2)), None) => {
+                self.pingora.serve_http2(connection, &unseen).await;
+            }
+            (Ok(Ok(Opening::Http1 | Opening::Http2)), _) => self.http1(connection).await,
+            (Ok(Ok(Opening::Closed) | Err(_)), _) => {}
+            (Ok(Ok(Opening::Unclear)) | Err(_), _) => connection.too_slow(),
         }
+    }
+
+    async fn handshake(&mut self, tls: &Terminator, stream: TcpStream, met: &Met) -> Result<Secured, Unsecured> {
+        let stats = &met.stats.handshakes;
+        let within = self.shared.limits.handshake;
+        let Ok(done) = until_ending(&mut self.ending, within, LAST_HANDSHAKES, tls.accept(stream, stats)).await else {
+            stats.count(HandshakeVersion::None, HandshakeResult::Slow);
+            return Err(Unsecured::Failed);
+        };
+        done
+    }
+
+    fn connected(&self, stream: Stream, link: Arc<Link>) -> Connection {
+        let limits = &self.shared.limits;
+        Connection::new(stream, link, HeadLimits { timeout: limits.head_timeout, size: limits.head_size })
     }
 
     async fn http1(self, mut connection: Connection) {
@@ -51,11 +82,12 @@ impl Serve {
     }
 }
 
-/// Waits for a client to say something, for so long; much shorter once the process is about to end, when only what is
-/// under way already is answered.
+/// Waits for a client to say something, for so long; for `last` only once the process is about to end, when what is under
+/// way already is answered and nothing else.
 async fn until_ending<T>(
     ending: &mut watch::Receiver<bool>,
     within: Duration,
+    last: Duration,
     what: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let mut what = pin!(what);
@@ -63,7 +95,7 @@ async fn until_ending<T>(
         said = timeout(within, &mut what) => return said,
         () = has_begun(ending) => {}
     }
-    timeout(LAST_WORDS, what).await
+    timeout(last.min(within), what).await
 }
 
 /// Returns when the process is about to end.
@@ -72,5 +104,8 @@ pub async fn has_begun(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
+/// For a handshake that has begun: a few times to the other side of the world and back.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(2);
+const NOT_TLS: Refusal = Refusal::Malformed("this port speaks TLS; the URL begins with https://");
 /// For what was sent before the client could know that we end.
 pub const LAST_WORDS: Duration = Duration::from_millis(50);

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn listener(address: SocketAddr) -> Listener {
-        Listener { address }
+        Listener::plain(address)
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct WorkerStats {
     /// Requests that met no route.
     pub unrouted: RouteStats,
     pub http1: EngineStats,
+    pub handshakes: HandshakeStats,
     drain_cuts: AtomicU64,
 }
 
@@ -26,6 +27,40 @@ pub struct WorkerStats {
 pub struct EngineStats {
     own: AtomicU64,
     general: AtomicU64,
+}
+
+/// What came of handshakes.
+#[derive(Debug, Default)]
+pub struct HandshakeStats([[AtomicU64; HandshakeResult::ALL.len()]; HandshakeVersion::ALL.len()]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeVersion {
+    /// It did not come so far.
+    None,
+    V1_2,
+    V1_3,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeResult {
+    Full,
+    Resumed,
+    /// The deadline was over.
+    Slow,
+    /// The client left, or the connection broke.
+    Closed,
+    /// No version, cipher or protocol that both know.
+    Incompatible,
+    /// There is none for this client.
+    NoCertificate,
+    /// The client does not believe ours.
+    Distrusted,
+    /// The client's is missing, or nobody vouches for it.
+    ClientCertificate,
+    /// Plain HTTP.
+    NotTls,
+    /// Against the rules of TLS.
+    Invalid,
 }
 
 /// All workers at one moment.
@@ -41,6 +76,8 @@ pub struct ProxyStats {
     /// HTTP/1 requests done by our own engine, and by the general one.
     pub http1_own: u64,
     pub http1_general: u64,
+    /// By version and result.
+    pub handshakes: Vec<(&'static str, &'static str, u64)>,
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -65,10 +102,71 @@ impl EngineStats {
     }
 }
 
+impl HandshakeStats {
+    pub fn count(&self, version: HandshakeVersion, result: HandshakeResult) {
+        self.0[version as usize][result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl HandshakeVersion {
+    const ALL: [Self; 3] = [Self::None, Self::V1_2, Self::V1_3];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
+
+    /// A handshake that succeeded had a version, and one that failed counts without.
+    fn goes_with(self, result: HandshakeResult) -> bool {
+        matches!(result, HandshakeResult::Full | HandshakeResult::Resumed) == (self != Self::None)
+    }
+}
+
+impl HandshakeResult {
+    const ALL: [Self; 10] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Slow,
+        Self::Closed,
+        Self::Incompatible,
+        Self::NoCertificate,
+        Self::Distrusted,
+        Self::ClientCertificate,
+        Self::NotTls,
+        Self::Invalid,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Slow => "slow",
+            Self::Closed => "closed",
+            Self::Incompatible => "incompatible",
+            Self::NoCertificate => "no_certificate",
+            Self::Distrusted => "distrusted",
+            Self::ClientCertificate => "client_certificate",
+            Self::NotTls => "not_tls",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 impl ProxyStats {
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
         let mut sum = Self::default();
+        let workers: Vec<_> = workers.into_iter().collect();
         let add = |into: &mut u64, from: &AtomicU64| *into += from.load(Ordering::Relaxed);
+        for version in HandshakeVersion::ALL {
+            for result in HandshakeResult::ALL.into_iter().filter(|result| version.goes_with(*result)) {
+                let of =
+                    |worker: &&Arc<WorkerStats>| worker.handshakes.0[version as usize][result as usize].load(Ordering::Relaxed);
+                sum.handshakes.push((version.as_str(), result.as_str(), workers.iter().map(of).sum()));
+            }
+        }
         for worker in workers {
             sum.connections.resize(worker.connections.len().max(sum.connections.len()), 0);
             sum.connections.iter_mut().zip(&worker.connections).for_each(|(a, b)| add(a, b));

@@ -13,7 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
 use super::Shared;
-use super::downstream::{Link, Stream};
+use super::downstream::Met;
+use super::listening::Listening;
 use super::pingora::{Peers, Pingora};
 use super::serve::{LAST_WORDS, Serve, has_begun};
 use super::stats::{OpenConnection, WorkerStats};
@@ -25,6 +26,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub upstreams: Arc<Upstreams>,
     pub stats: Arc<WorkerStats>,
+    /// In the order of the sockets.
+    pub listening: Arc<[Arc<Listening>]>,
     /// Connections over all workers and listeners.
     pub room: Arc<Semaphore>,
     /// How long requests may take to finish, once the end has begun.
@@ -75,6 +78,7 @@ impl Worker {
             Ok(socket) => socket,
             Err(error) => return error!(listener, %error, "A listening socket cannot be used"),
         };
+        let listening = self.listening.get(listener).cloned().unwrap_or_default();
         let mut closing_at = None;
         loop {
             let accepted = match closing_at {
@@ -105,10 +109,10 @@ impl Worker {
             let Ok(local) = stream.local_addr() else { continue };
             // When there is no room, one connection waits here and the others in the kernel's queue.
             let Ok(permit) = self.room.clone().acquire_owned().await else { return };
-            let link = Link::new(peer, local, self.stats.clone());
+            let met = Met { peer, local, listening: listening.clone(), stats: self.stats.clone() };
             // Counted from here on, or the end could overlook it.
-            let counted = OpenConnection::begin(link.stats.clone(), listener);
-            tokio::spawn(one(serve.clone(), stream, link, (counted, permit)));
+            let counted = OpenConnection::begin(met.stats.clone(), listener);
+            tokio::spawn(one(serve.clone(), stream, met, (counted, permit)));
         }
     }
 
@@ -125,11 +129,11 @@ impl Worker {
 }
 
 /// `held` goes with the connection.
-async fn one(serve: Serve, stream: TcpStream, link: Arc<Link>, held: (OpenConnection, OwnedSemaphorePermit)) {
+async fn one(serve: Serve, stream: TcpStream, met: Met, held: (OpenConnection, OwnedSemaphorePermit)) {
     if let Err(error) = stream.set_nodelay(true) {
-        return debug!(peer = %link.peer, %error, "A connection broke before its first byte");
+        return debug!(peer = %met.peer, %error, "A connection broke before its first byte");
     }
-    serve.connection(Stream::Plain(stream), link).await;
+    serve.connection(stream, met).await;
     drop(held);
 }
 

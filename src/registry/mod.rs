@@ -28,6 +28,7 @@
 
 mod applied;
 mod audit;
+mod certificate;
 mod connect;
 mod departures;
 mod etcd;

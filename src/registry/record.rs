@@ -1,7 +1,9 @@
 //! One key with its value → the change it declares, or why it is rejected.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::certificate;
 use super::key::Key;
 use crate::model::{Change, Departure};
 use crate::wire::{self, ParseResult, Problem};
@@ -44,8 +46,8 @@ pub fn read(key: Key, value: &[u8]) -> Result<Readable, String> {
             readable(parsed, |route| Change::Route { name, route: Some(Box::new(route)) })
         }
         Key::Certificate(name) => {
-            let parsed = wire::parse_certificate(&name, value);
-            readable(parsed, |certificate| Change::Certificate { name, certificate: Some(Box::new(certificate)) })
+            let parsed = certificate::read(&name, value);
+            readable(parsed, |certificate| Change::Certificate { name, certificate: Some(Arc::new(certificate)) })
         }
         Key::Meta | Key::Proxy(_) => Err("this key declares nothing".to_owned()),
     }

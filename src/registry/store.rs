@@ -9,10 +9,11 @@ use std::time::Duration;
 use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
 use tokio::time::timeout;
 
+use super::certificate;
 use super::layout::{Kind, Layout};
 use super::{ConnectError, Key, KeyError, Prefix, connect, explain};
 use crate::config::EtcdConfig;
-use crate::model::{CertificateSpec, InstanceSpec, Override, RouteSpec, ServicePolicy};
+use crate::model::{Certificate, InstanceSpec, Override, RouteSpec, ServicePolicy};
 use crate::wire::{self, ParseResult, Parsed, Presence, Problem};
 
 pub struct Store {
@@ -48,7 +49,7 @@ pub enum Record {
     Override(Override),
     Policy(Box<ServicePolicy>),
     Route(Box<RouteSpec>),
-    Certificate(CertificateSpec),
+    Certificate(Box<Certificate>),
     Proxy(Presence),
 }
 
@@ -162,7 +163,7 @@ impl Record {
             Key::Override { .. } => of(wire::parse_override(value), Self::Override),
             Key::Policy(_) => of(wire::parse_policy(value), |policy| Self::Policy(Box::new(policy))),
             Key::Route(name) => of(wire::parse_route(name, value), |route| Self::Route(Box::new(route))),
-            Key::Certificate(name) => of(wire::parse_certificate(name, value), Self::Certificate),
+            Key::Certificate(name) => of(certificate::read(name, value), |certificate| Self::Certificate(Box::new(certificate))),
             Key::Proxy(_) => of(wire::parse_presence(value), Self::Proxy),
         }
     }

@@ -85,11 +85,17 @@ families! {
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]
-        "Bytes received from clients and sent to them, on the wire.";
+        "Bytes received from clients and sent to them, without those of TLS.";
     DRAINS_ACTIVE = Gauge "pointsman_drains_active" []
         "Instances that drain, are in maintenance or have left while requests at them still run.";
     DRAIN_FORCED_CLOSES = Counter "pointsman_drain_forced_closes_total" []
         "Connections to instances that were cut because the time of a drain was over.";
+    TLS_HANDSHAKES = Counter "pointsman_tls_handshakes_total" ["version", "result"]
+        "TLS handshakes of clients by how they ended.";
+    CERTIFICATE_EXPIRY = Gauge "pointsman_certificate_expiry_timestamp_seconds" ["name"]
+        "When a certificate for clients expires, since 1970.";
+    CERTIFICATE_FILES_REJECTED = Gauge "pointsman_certificate_files_rejected" []
+        "Certificate files whose present content cannot be used.";
     REGISTRY_CONNECTED = Gauge "pointsman_registry_connected" []
         "1 while the registry answers.";
     REGISTRY_APPLIED_REVISION = Gauge "pointsman_registry_applied_revision" []

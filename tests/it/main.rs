@@ -50,6 +50,8 @@ mod shutdown;
 mod sources;
 /// A client comes back to where it was.
 mod sticky;
+/// TLS at the listeners, asked by clients that others wrote.
+mod tls;
 
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;

@@ -202,3 +202,20 @@ async fn the_page_needs_nothing_from_elsewhere() {
         assert!(!answer.text.contains(outside), "the page has {outside}");
     }
 }
+
+#[tokio::test]
+async fn certificates_are_told_with_their_names_and_never_with_a_key() {
+    let mut world = World::new().await;
+    world.apply(vec![certificate("shop", &["shop.example", "*.shop.example"]), certificate("default", &["shop.example"])]);
+    let said = world.json("/api/v1/certificates").await;
+    let told: Vec<_> =
+        said["certificates"].as_array().unwrap().iter().map(|c| (c["name"].clone(), c["listeners"].clone())).collect();
+    assert!(told.contains(&(json!("shop"), json!(["0.0.0.0:8443"]))), "{told:?}");
+    let shop = said["certificates"].as_array().unwrap().iter().find(|c| c["name"] == "shop").unwrap();
+    assert_eq!(shop["names"], json!(["shop.example", "*.shop.example"]));
+    assert_eq!((&shop["in_use"], &shop["expired"], &shop["source"]), (&json!(true), &json!(false), &json!("registry")));
+    assert_eq!(shop["fingerprint"].as_str().map(str::len), Some(64));
+    assert_eq!(said["rejected"], json!([{ "file": "b.pem", "reason": "b.pem holds no certificate" }]));
+    assert!(!said.to_string().contains("PRIVATE"));
+    assert!(world.get("/metrics").await.text.contains("pointsman_certificate_expiry_timestamp_seconds{name=\"shop\"} "));
+}

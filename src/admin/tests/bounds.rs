@@ -10,7 +10,6 @@ async fn refusals_are_json_that_helps() {
         ("GET", "/api/v2/status", &[][..], 404, "/api/v1/explain?method=&url=&header="),
         ("GET", "/api/v1/services/", &[], 200, "\"services\""),
         ("GET", "/api/v1/services/a/b", &[], 404, "there is no service"),
-        ("GET", "/api/v1/certificates", &[], 404, "no_certificates"),
         ("POST", "/api/v1/status", &[], 405, "GET or HEAD"),
         ("DELETE", "/nothing", &[], 405, "GET or HEAD"),
         ("GET", "/", &[("host", "evil.example")], 403, "evil.example"),

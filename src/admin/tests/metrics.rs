@@ -12,7 +12,8 @@ fn values<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn every_family_is_told_once_and_in_one_place() {
-    let world = World::used().await;
+    let mut world = World::used().await;
+    world.apply(vec![certificate("shop", &["shop.example"])]);
     world.registry.lock().unwrap().last_event_age = Some(Duration::from_millis(1500));
     world.registry.lock().unwrap().relists = vec![("start", 1)];
     let text = world.get("/metrics").await.text;
@@ -67,6 +68,8 @@ async fn the_numbers_are_those_that_were_counted() {
         ("pointsman_http1_requests_total{engine=\"own\"}", "41"),
         ("pointsman_http1_requests_total{engine=\"general\"}", "3"),
         ("pointsman_drain_forced_closes_total", "2"),
+        (r#"pointsman_tls_handshakes_total{version="1.3",result="full"}"#, "7"),
+        ("pointsman_certificate_files_rejected", "1"),
         ("pointsman_registry_connected", "0"),
         ("pointsman_registry_applied_revision", "1"),
         ("pointsman_registry_rejected_records", "2"),

@@ -18,10 +18,11 @@ use tokio::sync::watch;
 use super::{ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
-    Address, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, PathMatch, ProbeResult,
-    RouteName, RouteSpec, ServiceName,
+    Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome,
+    PathMatch, ProbeResult, RouteName, RouteSpec, ServiceName,
 };
 use crate::pool::{InFlight, Instance};
+use crate::tls::samples::Sample;
 
 struct World {
     catalog: Catalog,
@@ -54,7 +55,10 @@ impl World {
             timings: Arc::default(),
             probe_lateness: Arc::default(),
             registry: Box::new(move || reading.lock().unwrap().clone()),
+            terminating: vec![(1, "0.0.0.0:8443".parse().unwrap())],
+            certificate_files: Box::new(|| vec![("b.pem".to_owned(), "b.pem holds no certificate".to_owned())]),
             proxy: Box::new(|| ProxyReading {
+                handshakes: vec![("1.3", "full", 7)],
                 connections: vec![("0.0.0.0:8080".parse().unwrap(), 3)],
                 received_bytes: 100,
                 sent_bytes: 2000,
@@ -154,6 +158,11 @@ fn put(service: &str, id: &str, spec: InstanceSpec) -> Change {
 fn gone(service: &str, id: &str) -> Change {
     let (service, id) = (ServiceName::parse(service).unwrap(), InstanceId::parse(id).unwrap());
     Change::InstanceGone { service, id, departure: Departure::Deleted }
+}
+
+fn certificate(name: &str, names: &[&str]) -> Change {
+    let certificate = Some(Sample::of(names).in_registry(name));
+    Change::Certificate { name: CertificateName::parse(name).unwrap(), certificate }
 }
 
 fn route(name: &str, hosts: &[&str], path: PathMatch, service: &str) -> Change {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, RegistryKind};
 use crate::model::{Address, InstanceId, ServiceName};
 use crate::registry::{Entry, Key, KeyError, Record};
 
@@ -73,6 +73,20 @@ pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) ->
     }
     found.extend(declared.contradictions());
     found
+}
+
+/// Keys that whoever sees the wire to the registry may read.
+pub fn in_plain_sight(own: &[Entry], registry: &RegistryKind) -> Option<Finding> {
+    let RegistryKind::Etcd(etcd) = registry else { return None };
+    let plain = etcd.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"))?;
+    let mut certificates = own.iter().filter(|entry| matches!(entry.key, Ok(Key::Certificate(_))));
+    let first = certificates.next()?;
+    let others = match certificates.count() {
+        0 => String::new(),
+        n => format!(", like {n} more"),
+    };
+    let message = format!("holds a private key{others}, and {plain} is not encrypted: use https:// endpoints");
+    Some(about(first, Weight::Warning, message))
 }
 
 /// What the readable records say.
@@ -147,6 +161,7 @@ fn about(entry: &Entry, weight: Weight, message: String) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EtcdConfig;
 
     fn entries(prefix: &str, records: &[(&str, &str)]) -> Vec<Entry> {
         let entry = |(revision, (path, value)): (u64, &(&str, &str))| Entry {
@@ -184,6 +199,20 @@ mod tests {
             ("/routes/shop", r#"{"service":"orders"}"#),
         ];
         check(&records, &[]);
+    }
+
+    #[test]
+    fn a_key_that_everybody_on_the_wire_can_read_is_a_warning() {
+        let own = entries("/p", &[("/instances/a/1", "10.0.0.1:80"), ("/certificates/a", "{}"), ("/certificates/b", "{}")]);
+        let etcd =
+            |url: &str| EtcdConfig { endpoints: vec![url.to_owned()], credentials: None, ca: None, certificate: None, key: None };
+        let found = in_plain_sight(&own, &RegistryKind::Etcd(etcd("http://10.0.0.9:2379"))).unwrap();
+        assert!(
+            found.text.starts_with("/p/certificates/a (revision 2): holds a private key, like 1 more, and http://10.0.0.9:2379")
+        );
+        assert_eq!(found.weight, Weight::Warning);
+        assert_eq!(in_plain_sight(&own, &RegistryKind::Etcd(etcd("https://10.0.0.9:2379"))), None);
+        assert_eq!(in_plain_sight(&own[..1], &RegistryKind::Etcd(etcd("http://10.0.0.9:2379"))), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::global::{Global, block_on};
 use super::print::{self, Tone, is_coloured};
 use crate::config::{Config, load};
 use crate::registry::{Entry, Layout};
-use findings::{Finding, Weight, in_configuration, in_registry};
+use findings::{Finding, Weight, in_configuration, in_plain_sight, in_registry};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,6 +38,7 @@ impl CheckArgs {
             let (own, foreign) = block_on(listed(global, config))?;
             n_records = own.len() + foreign.len();
             found.extend(in_registry(&own, &foreign, config));
+            found.extend(config.and_then(|config| in_plain_sight(&own, &config.registry.kind)));
         }
         let n_problems = found.iter().filter(|finding| finding.weight == Weight::Problem).count();
         if global.json {

@@ -6,18 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::proxy::head::Scheme;
+use crate::proxy::listening::Listening;
 use crate::proxy::stats::WorkerStats;
+use crate::tls::ClientCertificate;
 
 /// One downstream connection.
 #[derive(Debug)]
 pub struct Link {
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    pub scheme: Scheme,
+    pub listening: Arc<Listening>,
+    /// Who the client has shown to be.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
     pub stats: Arc<WorkerStats>,
     phase: AtomicU8,
     killed: AtomicBool,
     resets: AtomicU32,
+}
+
+/// What is known of a connection when it is accepted.
+#[derive(Debug, Clone)]
+pub struct Met {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub listening: Arc<Listening>,
+    pub stats: Arc<WorkerStats>,
 }
 
 /// What an HTTP/1 client is sending. HTTP/2 connections stay in `Multiplexed`.
@@ -34,16 +47,22 @@ pub enum Phase {
 }
 
 impl Link {
-    pub fn new(peer: SocketAddr, local: SocketAddr, stats: Arc<WorkerStats>) -> Arc<Self> {
+    pub fn new(met: Met, client_certificate: Option<ClientCertificate>) -> Arc<Self> {
+        let Met { peer, local, listening, stats } = met;
         Arc::new(Self {
             peer,
             local,
-            scheme: Scheme::Http,
+            listening,
+            client_certificate: client_certificate.map(Arc::new),
             stats,
             phase: AtomicU8::new(Phase::Head as u8),
             killed: AtomicBool::new(false),
             resets: AtomicU32::new(0),
         })
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.listening.scheme()
     }
 
     pub fn phase(&self) -> Phase {

@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use input::{HeadScan, Input, opening};
 
 pub use input::{INPUT_SIZE, Opening};
-pub use link::{Link, Phase};
+pub use link::{Link, Met, Phase};
 pub use stream::Stream;
 
 use crate::proxy::arrival::RequestId;

@@ -17,7 +17,6 @@ use tokio_rustls::server::TlsStream;
 pub enum Stream {
     Plain(TcpStream),
     /// On the heap: its state is a kilobyte, and most of the time a plain connection needs none of it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no listener terminates TLS yet"))]
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -4,10 +4,11 @@ use http::Method;
 
 use super::request::Request;
 use crate::proxy::arrival::REQUEST_ID;
+use crate::proxy::forward::HSTS;
 use crate::proxy::reply::Refusal;
 
 /// Head and body of the answer to a refused request.
-pub fn write(request: &Request, refusal: &Refusal) -> (Vec<u8>, Vec<u8>) {
+pub fn write(request: &Request, refusal: &Refusal, hsts: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     let reply = refusal.reply(&request.head, &request.arrival.request_id);
     let mut head = format!(
         "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\n{REQUEST_ID}: {}\r\n",
@@ -19,6 +20,12 @@ pub fn write(request: &Request, refusal: &Refusal) -> (Vec<u8>, Vec<u8>) {
     let mut field = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
     if let Some(seconds) = reply.retry_after {
         field("retry-after", seconds);
+    }
+    if let Some(location) = &reply.location {
+        field("location", location);
+    }
+    if let Some(hsts) = hsts {
+        field(HSTS, hsts);
     }
     if request.closes {
         field("connection", "close");

@@ -49,7 +49,7 @@ struct Client<'c> {
 
 pub async fn exchange(engine: &mut Engine, connection: &mut Connection, head: Head) -> After {
     let link = connection.link().clone();
-    let arrival = Arrival::of(link.peer, &head, &engine.shared.trusted, &mut fastrand::Rng::new());
+    let arrival = Arrival::on(&link, &head, &engine.shared.trusted, &mut fastrand::Rng::new());
     let mut request = Request::new(head, arrival);
     let found = request.find_way(&engine.shared.live, &engine.shared.limits, &link);
     let (mut upload, result) = match found {
@@ -174,7 +174,7 @@ async fn refuse(
     request.closes |= !refusal.keeps_connection() || !is_read || engine.is_ending();
     request.status = refusal.status();
     request.reason = Some(refusal.reason());
-    let (head, body) = answer::write(request, refusal);
+    let (head, body) = answer::write(request, refusal, connection.link().listening.hsts.as_deref());
     if send(engine, connection, [&head, &body]).await {
         request.sent = body.len() as u64;
     } else {

@@ -68,10 +68,11 @@ impl Request {
             version: Version::HTTP_11,
             fields: &self.head,
             peer: link.peer,
-            scheme: link.scheme,
+            scheme: link.scheme(),
         };
         let head = RequestHead::check(raw, limits).map_err(|refusal| (refusal, None))?;
         let framing = head.framing;
+        link.listening.admit(&head).map_err(|refusal| (refusal, Some(framing)))?;
         let forwarding = route(&live.load(), &head, &self.arrival).map_err(|refusal| (refusal, Some(framing)))?;
         let policy = forwarding.policy().cloned().unwrap_or_default();
         self.way = Some(Way {

@@ -65,6 +65,11 @@ impl Read<'_> {
         self.fields.append("set-cookie", cookie);
     }
 
+    /// Tells browsers to come over TLS from now on.
+    pub fn stay_secure(&mut self, hsts: Option<&str>) {
+        forward::stay_secure(&mut self.fields, hsts);
+    }
+
     /// The same for the client, `more` fields included. `closes`: the client's connection ends with this response.
     pub fn write(mut self, closes: bool, more: &[(&'static str, String)], out: &mut Vec<u8>) {
         let ResponseHead { status, body, .. } = self.head;

@@ -204,6 +204,7 @@ impl Transfer<'_> {
             read.set_cookie(cookie.as_bytes());
         }
         self.request.closes |= *self.ending.borrow();
+        read.stay_secure(self.connection.link().listening.hsts.as_deref());
         read.write(self.request.closes, &self.request.explained(None), &mut front);
         self.down.begin(front, head, length);
         if self.down.has_input() {

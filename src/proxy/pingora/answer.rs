@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::ctx::{RequestCtx, Stage};
 use crate::proxy::arrival::REQUEST_ID;
 use crate::proxy::explain;
-use crate::proxy::forward::FieldsMut;
+use crate::proxy::forward::{self, FieldsMut};
 
 /// Writes the answer of a refused request.
 pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
@@ -25,6 +25,10 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if let Some(seconds) = reply.retry_after {
         response.insert_header(header::RETRY_AFTER, seconds)?;
     }
+    if let Some(location) = &reply.location {
+        response.insert_header(header::LOCATION, location)?;
+    }
+    forward::stay_secure(&mut response, ctx.hsts());
     explain(&mut response, ctx);
     if !refusal.keeps_connection() || !session.as_downstream_mut().is_body_done() {
         session.set_keepalive(None);

@@ -86,6 +86,11 @@ impl RequestCtx {
         }
     }
 
+    /// What browsers are told by the listener that the request came to.
+    pub fn hsts(&self) -> Option<&str> {
+        self.arrived.as_ref()?.link.listening.hsts.as_deref()
+    }
+
     pub fn refuse(&mut self, refusal: Refusal) {
         let way = match std::mem::take(&mut self.stage) {
             Stage::Forwarding(way) => Some(way),

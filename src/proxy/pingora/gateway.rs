@@ -63,7 +63,7 @@ impl ProxyHttp for Gateway {
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         // An instance may answer while it still reads. What is left of the body afterwards is drained, or ends the connection.
         session.set_close_on_response_before_downstream_finish(false);
-        let arrival = Arrival::of(link.peer, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
+        let arrival = Arrival::on(&link, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
         ctx.arrived = Some(Arrived { arrival, link });
         Ok(())
     }
@@ -200,6 +200,7 @@ impl ProxyHttp for Gateway {
         }
         answer::stick(response, ctx);
         answer::explain(response, ctx);
+        forward::stay_secure(response, ctx.hsts());
         Ok(())
     }
 
@@ -320,9 +321,10 @@ impl Gateway {
             version: request.version,
             fields: &request.headers,
             peer: arrival.peer,
-            scheme: link.scheme,
+            scheme: link.scheme(),
         };
         let head = RequestHead::check(raw, &self.shared.limits)?;
+        link.listening.admit(&head)?;
         let way = Way {
             forwarding: route(&self.live().load(), &head, arrival)?,
             origin: Origin::of(&head).into_owned(),

@@ -222,6 +222,7 @@ async fn pass_on(session: &mut Session, ctx: &mut RequestCtx, response: Response
     }
     answer::stick(&mut header, ctx);
     answer::explain(&mut header, ctx);
+    forward::stay_secure(&mut header, ctx.hsts());
     session.as_downstream_mut().write_response_header(Box::new(header)).await?;
     loop {
         match timeout(idle, body.frame()).await {

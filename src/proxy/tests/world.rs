@@ -32,6 +32,7 @@ pub struct Setup {
     config: ProxyConfig,
     policy: ServicePolicy,
     protocol: Protocol,
+    listener: Listener,
 }
 
 /// A world with the service `api` for every path. One worker, so that a story's connections meet.
@@ -45,7 +46,12 @@ pub fn world() -> Setup {
         limits: ClientLimits::default(),
         shutdown,
     };
-    Setup { config, policy: ServicePolicy::default(), protocol: Protocol::Http }
+    Setup {
+        config,
+        policy: ServicePolicy::default(),
+        protocol: Protocol::Http,
+        listener: Listener::plain(([127, 0, 0, 1], 0).into()),
+    }
 }
 
 impl Setup {
@@ -77,8 +83,8 @@ impl Setup {
     /// Instances are called `i0`, `i1`, …
     pub fn start(self, instances: &[SocketAddr]) -> World {
         let live = Arc::new(Live::default());
-        let proxy = Proxy::new(live.clone(), &self.config, None, 1);
-        let sockets = bind(&[Listener { address: ([127, 0, 0, 1], 0).into() }], 1).unwrap();
+        let proxy = Proxy::new(live.clone(), &self.config, None, std::slice::from_ref(&self.listener));
+        let sockets = bind(std::slice::from_ref(&self.listener), 1).unwrap();
         let addr = sockets.addresses()[0];
         let (ending, ended) = watch::channel(false);
         let serving = Some(proxy.serve(sockets, ended).unwrap());

@@ -15,6 +15,7 @@ mod registry;
 pub mod sample;
 mod setup;
 mod talk;
+pub mod tls;
 pub mod upstream;
 pub mod websocket;
 

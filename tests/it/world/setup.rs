@@ -15,10 +15,12 @@ pub struct Setup {
     etcd: Option<Etcd>,
     endpoints: Vec<String>,
     unready: bool,
+    files: Vec<(String, String)>,
 }
 
 impl Setup {
-    /// TOML of the configuration file. It is named in every start, so it may also be written later.
+    /// TOML of the configuration file. It is named in every start, so it may also be written later. Where it has listeners,
+    /// `LISTEN` stands for the address that the story's clients use.
     pub fn config(self, config: &str) -> Self {
         Self { config: config.to_owned(), ..self }
     }
@@ -36,6 +38,12 @@ impl Setup {
     /// Where the proxy looks for the registry, in place of etcd's own address.
     pub fn endpoints(self, endpoints: &[String]) -> Self {
         Self { endpoints: endpoints.to_vec(), ..self }
+    }
+
+    /// A file beside the configuration.
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
     }
 
     /// Does not wait until the proxy is ready, but only until it lives.
@@ -57,7 +65,11 @@ impl Setup {
             let endpoints = if self.endpoints.is_empty() { vec![etcd.url()] } else { self.endpoints };
             Registry::Etcd { etcd, endpoints }
         };
+        for (name, text) in self.files {
+            fs::write(dir.path().join(name), text).expect("a file of the story");
+        }
         let file = dir.path().join("pointsman.toml");
+        config = config.replace("LISTEN", &listen.to_string());
         fs::write(&file, config).expect("the configuration file");
         let program = start_proxy(&file, listen, admin, &registry);
         let world = World::around(dir, program, listen, admin, registry);
@@ -88,7 +100,10 @@ pub(super) fn start_proxy(
     registry: &Registry,
 ) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    command.arg("run").arg("--config").arg(file).args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.arg("run").arg("--config").arg(file).args(["--admin", &admin.to_string()]);
+    if !fs::read_to_string(file).is_ok_and(|config| config.contains("[[listener]]")) {
+        command.args(["--listen", &listen.to_string()]);
+    }
     if let Registry::Etcd { endpoints, .. } = registry {
         endpoints.iter().for_each(|endpoint| {
             command.args(["--etcd", endpoint]);

@@ -1,0 +1,22 @@
+//! FLOOR 1. What is known of certificates: whether a chain and a key go together, whom they vouch for, and which one a
+//! client gets.
+//!
+//! 1. `check` makes a `Certificate` of two PEM texts, or says what is wrong with which of them.
+//! 2. `CertBook` keeps those in force; what changes makes one `Certificates`, which a snapshot carries.
+//! 3. A handshake asks `Certificates::find` with the name that the client sent: exact name, wildcard, default.
+//!
+//! Invariants: no message repeats a line of a key; nobody here reads a file, a clock or a socket.
+
+mod authorities;
+mod book;
+mod check;
+mod index;
+#[cfg(test)]
+pub mod samples;
+mod x509;
+
+pub use authorities::authorities;
+pub use book::{CertBook, Certificates};
+pub use check::{Checked, Flaw, Part, Pem, check};
+pub use index::CertIndex;
+pub use x509::{ClientCertificate, fingerprint_text};
