@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::Outcome;
 use crate::load::{End, Plan, Request, Tally, drive};
-use crate::process::{cpu_time, micros_per, pin_ourselves};
+use crate::process::{self, cpu_time, micros_per, pin_ourselves};
 use crate::proxies::{Program, Proxy};
 use crate::respond;
 
@@ -72,8 +72,8 @@ pub async fn run(flags: Flags) -> Outcome<()> {
     let mut contenders = Vec::new();
     for kind in &flags.proxies {
         let mut proxy = match kind {
-            Kind::Nginx => Proxy::nginx(upstream, flags.core)?,
-            Kind::Pointsman => Proxy::pointsman_on(&flags.program.pointsman, upstream, flags.core)?,
+            Kind::Nginx => Proxy::nginx(upstream, flags.core, None)?,
+            Kind::Pointsman => Proxy::pointsman_on(&flags.program.pointsman, upstream, flags.core, None)?,
         };
         proxy.answers(proxy.address, "/", 200).await?;
         drive(plan(&flags, proxy.address, WARM_UP)).await;
@@ -133,10 +133,7 @@ fn report(contenders: &[Contender]) {
 }
 
 fn median(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
-    let mut figures: Vec<_> = rounds.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    let (below, above) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
-    (below + above) / 2.0
+    process::median(rounds.iter().map(figure))
 }
 
 const WARM_UP: Duration = Duration::from_secs(1);

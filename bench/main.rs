@@ -5,6 +5,7 @@ mod change;
 mod cold_start;
 mod cpu;
 mod drill;
+mod handshakes;
 mod load;
 mod message;
 mod probes;
@@ -40,6 +41,8 @@ enum Figure {
     Respond(respond::Flags),
     /// CPU time per request of proxies, in interleaved rounds
     Cpu(cpu::Flags),
+    /// CPU time of a TLS handshake at proxies, full and resumed, in interleaved rounds
+    Handshakes(handshakes::Flags),
     /// From a put in etcd to the first request the new instance serves
     Propagation(propagation::Flags),
     /// From the start of the proxy until it routes to 100,000 instances
@@ -76,6 +79,7 @@ fn run(figure: Figure) -> Outcome<()> {
         Figure::Load(flags) => alone()?.block_on(load::run(flags)),
         Figure::Respond(flags) => alone()?.block_on(respond::run(flags)),
         Figure::Cpu(flags) => alone()?.block_on(cpu::run(flags)),
+        Figure::Handshakes(flags) => alone()?.block_on(handshakes::run(flags)),
         Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
         Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
         Figure::Change(flags) => beside()?.block_on(change::run(flags)),

@@ -77,6 +77,14 @@ impl Drop for Process {
     }
 }
 
+/// The middle of the figures of some rounds; at least one.
+pub fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    let (below, above) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
+    (below + above) / 2.0
+}
+
 /// User and system time of all threads of a process and of its children.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -16,6 +16,12 @@ use crate::process::{Process, free_address, pinned};
 /// The program built along with this one.
 pub const POINTSMAN: &str = env!("CARGO_BIN_EXE_pointsman");
 
+/// A pair that both take.
+pub struct TlsFiles {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+}
+
 pub struct Proxy {
     pub process: Process,
     pub address: SocketAddr,
@@ -26,11 +32,11 @@ pub struct Proxy {
 
 impl Proxy {
     /// nginx with one worker on one core.
-    pub fn nginx(upstream: SocketAddr, core: u32) -> Outcome<Self> {
+    pub fn nginx(upstream: SocketAddr, core: u32, tls: Option<&TlsFiles>) -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
         let address = free_address()?;
         let config = directory.path().join("nginx.conf");
-        fs::write(&config, nginx_config(directory.path(), address, upstream))?;
+        fs::write(&config, nginx_config(directory.path(), address, upstream, tls))?;
         let mut command = pinned(core, "nginx");
         command.arg("-p").arg(directory.path()).arg("-c").arg(&config);
         let process = Process::start(&mut command, &directory.path().join("log"))?;
@@ -38,7 +44,7 @@ impl Proxy {
     }
 
     /// Ours, with one fixed upstream, one worker, on one core.
-    pub fn pointsman_on(program: &Path, upstream: SocketAddr, core: u32) -> Outcome<Self> {
+    pub fn pointsman_on(program: &Path, upstream: SocketAddr, core: u32, tls: Option<&TlsFiles>) -> Outcome<Self> {
         let service = format!(
             r#"
 [proxy]
@@ -54,7 +60,7 @@ instances = ["{upstream}"]
 probe = {{ kind = "none" }}
 "#
         );
-        Self::pointsman(pinned(core, whole(program)?), &service)
+        Self::pointsman(pinned(core, whole(program)?), tls, &service)
     }
 
     /// Ours, with everything it routes to in etcd.
@@ -66,18 +72,21 @@ kind = "etcd"
 endpoints = ["{etcd}"]
 "#
         );
-        Self::pointsman(Command::new(whole(program)?), &registry)
+        Self::pointsman(Command::new(whole(program)?), None, &registry)
     }
 
-    fn pointsman(mut command: Command, rest: &str) -> Outcome<Self> {
+    fn pointsman(mut command: Command, tls: Option<&TlsFiles>, rest: &str) -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
         let (address, admin) = (free_address()?, free_address()?);
         let config = directory.path().join("pointsman.toml");
+        let tls = tls.map_or_else(String::new, |TlsFiles { chain, key }| {
+            format!("[listener.tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]\n")
+        });
         let listeners = format!(
             r#"
 [[listener]]
 address = "{address}"
-
+{tls}
 [admin]
 address = "{admin}"
 
@@ -147,8 +156,12 @@ fn whole(program: &Path) -> Outcome<PathBuf> {
     program.canonicalize().map_err(|error| format!("{}: {error}", program.display()).into())
 }
 
-fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr, tls: Option<&TlsFiles>) -> String {
     let directory = directory.display();
+    let (ssl, certificate) = tls.map_or_else(Default::default, |TlsFiles { chain, key }| {
+        let (chain, key) = (chain.display(), key.display());
+        (" ssl", format!("ssl_certificate {chain};\nssl_certificate_key {key};\nssl_protocols TLSv1.2 TLSv1.3;"))
+    });
     // Its own limit of 1,000 requests on a connection would measure connecting as well, and large answers would be
     // written to files.
     format!(
@@ -167,7 +180,8 @@ http {{
     scgi_temp_path {directory}/scgi;
     upstream upstream {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
-        listen {address};
+        listen {address}{ssl};
+        {certificate}
         location / {{
             proxy_pass http://upstream;
             proxy_http_version 1.1;

@@ -33,7 +33,8 @@ impl Serve {
         let listening = met.listening.clone();
         let (stream, protocol, client) = match &listening.tls {
             None => (Stream::Plain(stream), None, None),
-            Some(tls) => match self.handshake(tls, stream, &met).await {
+            // On the heap while it lasts, so that a connection without TLS does not carry its state.
+            Some(tls) => match Box::pin(self.handshake(tls, stream, &met)).await {
                 Ok(Secured { stream, protocol, client }) => (Stream::Tls(stream), protocol, client),
                 Err(Unsecured::NotTls(stream)) => {
                     return self.connected(Stream::Plain(stream), Link::new(met, None)).refuse(&NOT_TLS).await;

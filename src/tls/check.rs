@@ -110,7 +110,7 @@ fn key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, Flaw> {
     };
     // What rustls says of a bad key may show parts of it, and helps nobody.
     provider().key_provider.load_private_key(der).map_err(|_| {
-        flaw(Part::Key, "is of no kind that can be used: RSA from 2048 bits on, ECDSA on P-256, P-384 or P-521, or Ed25519")
+        flaw(Part::Key, "is of no kind that can be used: RSA from 2048 bits on, ECDSA on P-256 or P-384, or Ed25519")
     })
 }
 

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use crate::world::etcd::Etcd;
 use crate::world::ports::free_address;
 use crate::world::program::Program;
+use crate::world::tls::Authority;
 
 #[test]
 fn a_killed_registrar_leaves_nothing_behind_after_its_lease() {
@@ -214,14 +215,19 @@ fn get_and_delete_tell_what_is_not_there() {
 #[test]
 fn get_never_prints_a_private_key() {
     let scene = Scene::new();
-    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nU0VDUkVU\n-----END {kind}-----\n");
-    let record = json!({"chain": pem("CERTIFICATE"), "key": pem("PRIVATE KEY")}).to_string();
-    let put = scene.pipe(&["put", "certificate", "shop"], &record);
+    let pair = Authority::new("Root").vouch(&["shop.example"]);
+    let put = scene.pipe(&["put", "certificate", "shop"], &pair.record());
     assert_eq!(put.status.code(), Some(0), "{}", String::from_utf8_lossy(&put.stderr));
+    // Who writes past the commands may write anything.
+    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nU0VDUkVU\n-----END {kind}-----\n");
+    let broken = json!({"chain": pem("CERTIFICATE"), "key": pem("PRIVATE KEY")}).to_string();
+    scene.put("/pointsman/certificates/broken", &broken);
+    assert_eq!(scene.pipe(&["put", "certificate", "broken"], &broken).status.code(), Some(1));
+    let line = pair.key.lines().nth(1).expect("a line of the key");
     for args in [&["get", "certificate"][..], &["get", "certificate", "shop"], &["get", "certificate", "--json"]] {
         let said = text(&scene.run(args));
         assert!(said.contains("shop") || said.contains("CERTIFICATE"), "{said}");
-        assert!(!said.contains("PRIVATE"), "{said}");
+        assert!(!said.contains("PRIVATE") && !said.contains(line), "{said}");
     }
 }
 

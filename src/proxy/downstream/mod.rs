@@ -187,6 +187,11 @@ impl Connection {
         Poll::Ready(Ok(sent))
     }
 
+    /// Pushes on what TLS holds back, for whoever does not read meanwhile.
+    pub fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_settle(cx)
+    }
+
     /// Refuses what is no request, and closes.
     pub async fn refuse(mut self, refusal: &Refusal) {
         self.say(refusal);

@@ -145,7 +145,11 @@ impl Transfer<'_> {
                 Poll::Ready(_) => return Err(Stop::ClientGone),
             }
         }
-        Ok(())
+        // A client that has sent so far ahead is not read, but what it was sent before may not be with it yet.
+        match self.connection.poll_settle(cx) {
+            Poll::Ready(Err(_)) => Err(Stop::ClientGone),
+            _ => Ok(()),
+        }
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
