@@ -12,12 +12,18 @@ instance() {
     INSTANCE=$(said "$SCRATCH/instance.out" 's/^listening //p')
 }
 
-# `pointsman CONFIGURATION`: a proxy with these sections beside its listener, registry and admin endpoint. Its addresses are in
+# `pointsman CONFIGURATION`: a proxy with these sections beside its listener (unless they have one), registry and admin endpoint. Its addresses are in
 # $LISTEN and $ADMIN. A [[service]] and a [[route]] in the file say where requests go.
 pointsman() {
     printf '%s\n' "$1" >"$SCRATCH/pointsman.toml"
-    POINTSMAN_REGISTRY_LISTEN=127.0.0.1:0 POINTSMAN_REGISTRY_DATA='' POINTSMAN_PROXY_SHUTDOWN_GRACE=0s POINTSMAN_LISTEN=127.0.0.1:0 \
-        POINTSMAN_ADMIN_ADDRESS=127.0.0.1:0 target/debug/pointsman run --config "$SCRATCH/pointsman.toml" \
+    case "$1" in
+        *'[[listener]]'*) listen= ;;
+        *) listen='--listen 127.0.0.1:0' ;;
+    esac
+    # The words of $listen are arguments.
+    # shellcheck disable=SC2086
+    POINTSMAN_REGISTRY_LISTEN=127.0.0.1:0 POINTSMAN_REGISTRY_DATA='' POINTSMAN_PROXY_SHUTDOWN_GRACE=0s \
+        POINTSMAN_ADMIN_ADDRESS=127.0.0.1:0 target/debug/pointsman run $listen --config "$SCRATCH/pointsman.toml" \
         >"$SCRATCH/pointsman.out" 2>"$SCRATCH/pointsman.log" &
     started="$started $!"
     LISTEN=$(said "$SCRATCH/pointsman.log" 's/.*Proxy listens.* address=//p')

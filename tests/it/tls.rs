@@ -9,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::Version;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::client::{Answer, PATIENCE, whole};
@@ -37,7 +38,7 @@ impl Secure {
         let config = format!(
             "[[listener]]\naddress = 'LISTEN'\n[[listener]]\naddress = '{at}'\n[listener.tls]\n\
              certificates = [{{ chain = 'a.pem', key = 'a.key' }}]\n{settings}\n[proxy]\nworkers = 2\n\
-             [proxy.limits]\nhandshake = '500ms'\n[log]\nfilter = 'info,pointsman=debug'\n"
+             [proxy.limits]\nhandshake = '500ms'\nkeep_alive = '2s'\n[log]\nfilter = 'info,pointsman=debug'\n"
         );
         let setup = World::setup().config(&config).file("ca.pem", &authority.pem);
         let world = more(setup.file("a.pem", &pair.chain).file("a.key", &pair.key)).start();
@@ -372,6 +373,20 @@ fn sha256(secure: &Secure, file: &str) -> String {
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     let (_, digits) = said.trim().split_once('=').expect("a fingerprint");
     digits.replace(':', "").to_ascii_lowercase()
+}
+
+#[test]
+fn an_idle_connection_ends_with_a_goodbye_and_not_as_if_it_were_cut() {
+    let secure = Secure::new();
+    let said = secure.world.handle().block_on(async {
+        let mut stream = connect(secure.at, "a.example", &secure.authority.pem, &["http/1.1"]).await.expect("a handshake");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.expect("it is taken");
+        let mut said = String::new();
+        // Without the goodbye this is an error.
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await.expect("an end in time").expect("a clean one");
+        said
+    });
+    assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
 }
 
 #[test]

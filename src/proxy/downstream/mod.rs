@@ -198,6 +198,11 @@ impl Connection {
         self.close(true).await;
     }
 
+    /// Between two requests, when the client has nothing to say any more or was silent for too long.
+    pub fn part(mut self) {
+        self.stream.say_goodbye();
+    }
+
     /// `is_heard_out`: the client may be sending still, and would lose an answer that it has not read.
     pub async fn close(mut self, is_heard_out: bool) {
         self.link.enter(if is_heard_out { Phase::Body } else { Phase::Answer });

@@ -41,6 +41,16 @@ impl Stream {
         }
     }
 
+    /// Says that nothing follows, as far as the socket takes it at once. TLS tells an end from a broken connection by that; a
+    /// socket's close says enough by itself.
+    pub fn say_goodbye(&mut self) {
+        if let Self::Tls(stream) = self {
+            let (_, session) = stream.get_mut();
+            session.send_close_notify();
+            push_on(stream, &mut Context::from_waker(Waker::noop()));
+        }
+    }
+
     /// Writes what the socket takes at once, and forgets the rest.
     pub fn try_write(&mut self, bytes: &[u8]) {
         let cx = &mut Context::from_waker(Waker::noop());

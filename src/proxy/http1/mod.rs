@@ -85,7 +85,10 @@ impl Engine {
         loop {
             let head = match self.head(&mut connection).await {
                 Arrived::Head(head) => head,
-                Arrived::Nothing => return Left::Closed,
+                Arrived::Nothing => {
+                    connection.part();
+                    return Left::Closed;
+                }
                 Arrived::Refused(refusal) => {
                     connection.refuse(&refusal).await;
                     return Left::Closed;
