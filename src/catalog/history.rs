@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::model::{Certificate, CertificateSource, Origin, RouteName, RouteSpec, ServiceName, Verdict};
 use crate::pool::{Instance, Limbo, Service, Subject, Turn};
@@ -73,8 +73,8 @@ impl History {
         }
     }
 
-    /// A certificate that handshakes from now on use, or use no more.
-    pub(super) fn certificate(&self, source: &CertificateSource, is: Option<&Certificate>, revision: u64) {
+    /// A certificate that handshakes from now on use, or use no more. `was`: there was one in its place.
+    pub(super) fn certificate(&self, source: &CertificateSource, was: bool, is: Option<&Certificate>, revision: u64) {
         let (kind, detail) = match is {
             Some(is) => {
                 let until = humantime::format_rfc3339_seconds(is.not_after);
@@ -85,7 +85,12 @@ impl History {
             }
             None => ("certificate_gone", String::new()),
         };
-        info!(certificate = %source, kind, detail, "Certificates changed");
+        if was {
+            info!(certificate = %source, kind, detail, "Certificate changed");
+        } else {
+            // A first list may bring thousands.
+            debug!(certificate = %source, kind, detail, "Certificate is new");
+        }
         self.add(SystemTime::now(), revision, kind, source.to_string(), detail);
     }
 

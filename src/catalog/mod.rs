@@ -229,13 +229,13 @@ impl Catalog {
                 return;
             }
             Change::Certificate { name, certificate } => {
-                self.history.certificate(&CertificateSource::Registry(name.clone()), certificate.as_deref(), revision);
-                self.certificates.set_registry(name, certificate);
+                let was = self.certificates.set_registry(name.clone(), certificate.clone());
+                self.history.certificate(&CertificateSource::Registry(name), was, certificate.as_deref(), revision);
                 return;
             }
             Change::ListenerCertificates { listener, certificates } => {
                 for new in self.certificates.set_listener(listener, &certificates) {
-                    self.history.certificate(&new.source, Some(&new), revision);
+                    self.history.certificate(&new.source, true, Some(&new), revision);
                 }
                 return;
             }

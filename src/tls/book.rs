@@ -35,12 +35,14 @@ struct Listed {
 }
 
 impl CertBook {
-    pub fn set_registry(&mut self, name: CertificateName, certificate: Option<Arc<Certificate>>) {
-        match certificate {
+    /// Whether there was one of that name before.
+    pub fn set_registry(&mut self, name: CertificateName, certificate: Option<Arc<Certificate>>) -> bool {
+        self.has_changed = true;
+        let before = match certificate {
             Some(certificate) => self.registry.insert(name, certificate),
             None => self.registry.remove(&name),
         };
-        self.has_changed = true;
+        before.is_some()
     }
 
     /// Says which of them were not there before.

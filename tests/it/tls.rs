@@ -23,7 +23,7 @@ struct Secure {
     world: World,
     at: SocketAddr,
     authority: Authority,
-    _one: Upstream,
+    one: Upstream,
 }
 
 impl Secure {
@@ -33,17 +33,22 @@ impl Secure {
 
     /// `settings`: more lines of `[listener.tls]`.
     fn with(settings: &str, more: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::within("", settings, more)
+    }
+
+    /// `limits`: of what clients may do.
+    fn within(limits: &str, settings: &str, more: impl FnOnce(Setup) -> Setup) -> Self {
         let (at, authority) = (free_address(), Authority::new("Test Root"));
         let pair = authority.vouch(&["a.example", "*.b.example"]);
         let config = format!(
             "[[listener]]\naddress = 'LISTEN'\n[[listener]]\naddress = '{at}'\n[listener.tls]\n\
              certificates = [{{ chain = 'a.pem', key = 'a.key' }}]\n{settings}\n[proxy]\nworkers = 2\n\
-             [proxy.limits]\nhandshake = '500ms'\nkeep_alive = '2s'\n[log]\nfilter = 'info,pointsman=debug'\n"
+             [proxy.limits]\n{limits}\n[log]\nfilter = 'info,pointsman=debug'\n"
         );
         let setup = World::setup().config(&config).file("ca.pem", &authority.pem);
         let world = more(setup.file("a.pem", &pair.chain).file("a.key", &pair.key)).start();
         let [one] = world.serve("app", ["one"]);
-        Self { world, at, authority, _one: one }
+        Self { world, at, authority, one }
     }
 
     fn folder(&self) -> PathBuf {
@@ -284,7 +289,7 @@ fn websockets_and_grpc_pass_over_tls() {
         }
         socket.close(None).await.expect("a goodbye");
     });
-    let record = format!(r#"{{"address":"{}","protocol":"h2c"}}"#, secure._one.address);
+    let record = format!(r#"{{"address":"{}","protocol":"h2c"}}"#, secure.one.address);
     secure.world.put("/instances/app/one", &record);
     let answer = secure.world.handle().block_on(async {
         let stream = connect(secure.at, "a.example", &secure.authority.pem, &["h2"]).await.expect("a handshake");
@@ -336,7 +341,7 @@ fn browsers_are_brought_to_tls_and_kept_there() {
 
 #[test]
 fn handshakes_that_fail_are_counted_and_disturb_nobody() {
-    let secure = Secure::with("min_version = '1.3'", |setup| setup);
+    let secure = Secure::within("handshake = '2s'", "min_version = '1.3'", |setup| setup);
     // Says nothing, for longer than a handshake may take; others are not kept waiting by it.
     let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(secure.at).expect("it accepts")).collect();
     assert_eq!(secure.curl("a.example", "/", &[]).status, 200);
@@ -377,7 +382,7 @@ fn sha256(secure: &Secure, file: &str) -> String {
 
 #[test]
 fn an_idle_connection_ends_with_a_goodbye_and_not_as_if_it_were_cut() {
-    let secure = Secure::new();
+    let secure = Secure::within("keep_alive = '300ms'", "", |setup| setup);
     let said = secure.world.handle().block_on(async {
         let mut stream = connect(secure.at, "a.example", &secure.authority.pem, &["http/1.1"]).await.expect("a handshake");
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.expect("it is taken");
@@ -387,6 +392,29 @@ fn an_idle_connection_ends_with_a_goodbye_and_not_as_if_it_were_cut() {
         said
     });
     assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
+}
+
+#[test]
+fn the_end_lets_requests_finish_and_a_start_without_etcd_has_its_certificates() {
+    let settings = "[registry]\nsnapshot = 'registry.snapshot'\n[proxy.shutdown]\ngrace = '0s'\ndrain = '20s'";
+    let mut secure = Secure::with(settings, |setup| setup);
+    secure.world.put("/certificates/shop", &secure.authority.vouch(&["shop.example"]).record());
+    secure.subject_is("shop.example", "shop.example");
+    // One in the middle of an answer, one in the middle of a handshake.
+    let (folder, at) = (secure.folder(), secure.at);
+    let running = std::thread::spawn(move || curl(&folder, at, "shop.example", "/half", &["--http2"]));
+    secure.world.settles("it runs", 1, || secure.one.running());
+    let _silent = TcpStream::connect(secure.at).expect("it accepts");
+    secure.world.terminate();
+    secure.world.eventually("the listener closes", || TcpStream::connect(at).is_err());
+    secure.one.release();
+    assert_eq!(running.join().expect("curl ends").status, 200);
+    assert_eq!(secure.world.proxy_mut().exits_within(Duration::from_secs(8)).code(), Some(0));
+
+    secure.world.etcd_mut().kill();
+    secure.world.start_proxy_again();
+    secure.world.is_ready();
+    assert_eq!(secure.see("shop.example", &[]).subject(), "CN = shop.example");
 }
 
 #[test]
