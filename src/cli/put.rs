@@ -22,6 +22,7 @@ Examples:
   echo 10.0.0.5:8080 | pointsman put instance orders/a1 -
   pointsman put service orders orders.json
   echo '{\"hosts\":[\"shop.example\"],\"path_prefix\":\"/api\",\"service\":\"orders\"}' | pointsman put route shop
+  cat shop.pem shop.key | pointsman put certificate shop
   pointsman wait --revision $(pointsman put route shop shop.json)")]
 pub struct PutArgs {
     /// What to write
@@ -41,6 +42,9 @@ impl PutArgs {
         };
         // The line end that editors and echo add is not part of the record.
         value.truncate(value.trim_ascii_end().len());
+        if self.noun == Noun::Certificate && value.starts_with(b"-----BEGIN ") {
+            value = of_pem(&value);
+        }
         let warnings = match Record::read(&key, &value) {
             Ok(parsed) => parsed.warnings,
             Err(problems) if global.json => {
@@ -63,6 +67,20 @@ impl PutArgs {
             Ok(ExitCode::SUCCESS)
         })
     }
+}
+
+/// The record of a PEM text that holds certificates and key, in whatever order.
+fn of_pem(text: &[u8]) -> Vec<u8> {
+    let (mut chain, mut key, mut is_key) = (String::new(), String::new(), false);
+    for line in String::from_utf8_lossy(text).lines() {
+        if let Some(kind) = line.trim().strip_prefix("-----BEGIN ") {
+            is_key = kind.contains("PRIVATE KEY");
+        }
+        let part = if is_key { &mut key } else { &mut chain };
+        part.push_str(line);
+        part.push('\n');
+    }
+    json!({"chain": chain, "key": key}).to_string().into_bytes()
 }
 
 pub fn problem_json(problem: &Problem) -> serde_json::Value {

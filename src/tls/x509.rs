@@ -86,7 +86,9 @@ fn names_of(certificate: &X509Certificate<'_>) -> (Vec<Arc<str>>, bool) {
     let mut names: Vec<Arc<str>> = Vec::new();
     let mut add = |name: &str| {
         let name: Arc<str> = name.to_ascii_lowercase().into();
-        if !names.contains(&name) {
+        // What no client can ask for is left out, and nobody's terminal has to bear it.
+        let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.*".contains(&b));
+        if is_plain && !names.contains(&name) {
             names.push(name);
         }
     };
@@ -181,12 +183,16 @@ fn moment(timestamp: i64) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::tls::samples::Sample;
 
     #[test]
     fn names_are_in_lower_case_and_once() {
-        let sample = Sample::of(&["Shop.Example", "*.shop.example", "shop.example"]).make();
+        let sample = Sample::of(&["Shop.Example", "*.shop.example", "shop.example", "x\u{1b}[31m.example"]).make();
         let facts = Facts::read(&sample.der).unwrap();
         assert_eq!(facts.names.iter().map(|n| &**n).collect::<Vec<_>>(), ["shop.example", "*.shop.example"]);
         assert!(facts.lists_names && facts.not_before < facts.not_after);
@@ -199,6 +205,25 @@ mod tests {
         assert_eq!(subject, r"CN=\ O\, \0D\0AX-Admin: yes\C3\BC");
         assert_eq!(fingerprint.len(), 64);
     }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_the_reader_down(at in prop::collection::vec((0..600usize, any::<u8>()), 0..6), cut in 0..600usize) {
+            let mut der = DER.clone();
+            for (at, byte) in at {
+                let at = at % der.len();
+                der[at] = byte;
+            }
+            let _ = Facts::read(&der);
+            let _ = Facts::read(&der[..cut % der.len()]);
+            if let Some(client) = ClientCertificate::read(&der) {
+                prop_assert!(client.subject.bytes().all(|b| (b' '..=b'~').contains(&b)), "{:?}", client.subject);
+            }
+        }
+    }
+
+    static DER: LazyLock<Vec<u8>> =
+        LazyLock::new(|| Sample::of(&["shop.example", "*.shop.example"]).subject("O, \u{fc}").make().der);
 
     #[test]
     fn what_is_no_certificate_is_told_from_one() {

@@ -9,10 +9,19 @@ use super::record::read_json;
 
 pub fn parse_certificate(name: &CertificateName, value: &[u8]) -> ParseResult<CertificateSpec> {
     read_json(value, BYTES_MAX, |fields| {
-        let chain = fields.required("chain", pem("CERTIFICATE"));
+        let chain = fields.required("chain", chain);
         let key = fields.required("key", pem("PRIVATE KEY"));
         Some(CertificateSpec { name: name.clone(), chain: chain?, key: key? })
     })
+}
+
+/// Commands and answers show a chain, so no key may hide in it, as in a file that holds both.
+fn chain(node: &Node) -> Read<String> {
+    let text = pem("CERTIFICATE")(node)?;
+    if begins_block(&text, "PRIVATE KEY") {
+        return Err("holds a private key beside its certificates; that belongs into key, which is never shown".to_owned());
+    }
+    Ok(text)
 }
 
 /// A PEM text with at least one block of this kind. Its messages never repeat the text, which may be a key.
@@ -49,6 +58,14 @@ mod tests {
         let problems = parse(r#"{"chain":"-----BEGIN CERTIFICATE REQUEST-----"}"#).unwrap_err();
         let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
         assert_eq!(paths, ["chain", "key"], "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_does_not_hide_in_a_chain() {
+        let block = |kind: &str| format!("-----BEGIN {kind}-----\\nAA==\\n-----END {kind}-----\\n");
+        let both = block("CERTIFICATE") + &block("RSA PRIVATE KEY");
+        let problems = parse(&format!(r#"{{"chain":"{both}","key":"{both}"}}"#)).unwrap_err();
+        assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["chain"], "{problems:?}");
     }
 
     #[test]
