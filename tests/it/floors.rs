@@ -29,6 +29,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("etcd_client", &["registry/", "embedded/"]),
     ("tokio_rustls", &["prober/", "proxy/downstream/stream.rs", "proxy/handshake.rs"]),
     ("rustls_native_certs", &["prober/tls.rs"]),
+    ("x509_parser", &["tls/x509.rs"]),
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
