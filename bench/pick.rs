@@ -49,6 +49,7 @@ fn instance(n: usize, weight: u16) -> Arc<Instance> {
     let address = Address::parse(&format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255)).expect("an address");
     let standing = Standing {
         addr: address.socket_addr(),
+        refused: None,
         weight,
         lifecycle: Lifecycle::Ready,
         limbo: None,

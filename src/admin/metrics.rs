@@ -192,7 +192,7 @@ fn state_of(instance: &Instance, admitted: Result<(), Out>) -> usize {
         Err(Out::Maintenance) => 2,
         Err(Out::Down) => 3,
         Err(Out::Ejected(_) | Out::HalfOpen) => 4,
-        Err(Out::Weightless | Out::Unresolved | Out::Unproven) => 5,
+        Err(Out::Weightless | Out::Unresolved | Out::Refused(_) | Out::Unproven) => 5,
     }
 }
 
@@ -231,6 +231,10 @@ fn registry(sources: &Sources, snapshot: &Snapshot, reading: &RegistryReading, t
     text.sample(&["delete"], reading.n_deletes);
     text.family(&families::REGISTRY_REJECTED_RECORDS);
     text.sample(&[], reading.n_rejected);
+    text.family(&families::REGISTRY_ADDRESSES_REFUSED);
+    for (source, n) in &reading.addresses_refused {
+        text.sample(&[source], n);
+    }
     text.family(&families::REGISTRY_RELISTS);
     for (reason, n) in &reading.relists {
         text.sample(&[reason], n);

@@ -67,6 +67,8 @@ pub struct RegistryReading {
     pub n_deletes: u64,
     pub n_warnings: u64,
     pub n_drifts: u64,
+    /// Addresses that the registry may not name, by where they came from: `record` or `name`.
+    pub addresses_refused: Vec<(&'static str, u64)>,
     /// By reason.
     pub relists: Vec<(&'static str, u64)>,
     /// What else is followed. All above but `endpoint` and `source` takes these in.

@@ -7,33 +7,35 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::{RegistryReading, RejectedRecord, SourceReading};
-use crate::config::{EtcdConfig, RegistryConfig};
+use crate::config::{AddressGuard, EtcdConfig, RegistryConfig};
 use crate::model::Event;
 use crate::registry::{self, Layout, REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, Rejected};
 
 pub struct Following {
     config: RegistryConfig,
+    guard: Arc<AddressGuard>,
     own: (Layout, Arc<RegistryStatus>),
     sources: Vec<(Layout, Arc<RegistryStatus>)>,
 }
 
 impl Following {
     /// `kind` as the configuration has it: `etcd` or `embedded`.
-    pub fn new(config: &RegistryConfig, kind: &'static str) -> Self {
+    pub fn new(config: &RegistryConfig, kind: &'static str, guard: Arc<AddressGuard>) -> Self {
         let status = || Arc::new(RegistryStatus::new(kind));
         let own = Layout::Own(registry::Prefix::new(&config.prefix));
         let sources = Layout::sources(&config.prefix, &config.sources);
-        Self { config: config.clone(), own: (own, status()), sources: sources.map(|layout| (layout, status())).collect() }
+        let sources = sources.map(|layout| (layout, status())).collect();
+        Self { config: config.clone(), guard, own: (own, status()), sources }
     }
 
     /// Ends once `shutdown` says so and everything is written.
     pub fn start(&self, etcd: &EtcdConfig, events: &mpsc::Sender<Event>, shutdown: &watch::Receiver<bool>) -> JoinHandle<()> {
         let mut reflectors = JoinSet::new();
         for (layout, status) in std::iter::once(&self.own).chain(&self.sources) {
-            let (layout, status, etcd) = (layout.clone(), status.clone(), etcd.clone());
+            let (followed, status, etcd) = ((layout.clone(), self.guard.clone()), status.clone(), etcd.clone());
             let (events, snapshot, shutdown) = (events.clone(), self.config.snapshot.clone(), shutdown.clone());
             reflectors.spawn(async move {
-                registry::run(&etcd, layout, snapshot.as_deref(), events, status, shutdown).await;
+                registry::run(&etcd, followed, snapshot.as_deref(), events, status, shutdown).await;
             });
         }
         tokio::spawn(async move { while reflectors.join_next().await.is_some() {} })
@@ -44,6 +46,7 @@ impl Following {
         for (layout, status) in &self.sources {
             add(&mut all, layout.to_string(), reading(status.report()));
         }
+        all.addresses_refused = self.guard.refused().to_vec();
         all
     }
 }
@@ -66,6 +69,7 @@ fn reading(report: RegistryReport) -> RegistryReading {
         n_warnings: report.n_warnings,
         n_drifts: report.n_drifts,
         relists: report.n_relists.iter().map(|(reason, n)| (reason.as_str(), *n)).collect(),
+        addresses_refused: Vec::new(),
         sources: Vec::new(),
     }
 }

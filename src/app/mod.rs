@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::catalog::{self, Catalog, History, Live};
-use crate::config::{AccessLogConfig, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
+use crate::config::{AccessLogConfig, AddressGuard, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
 use crate::{admin, certs, embedded, prober, proxy, resolver};
 use drains::Drains;
@@ -80,7 +80,11 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
 
     let started_at = SystemTime::now();
     let (live, history) = (Arc::new(Live::default()), Arc::new(History::default()));
-    let following = Arc::new(Following::new(&config.registry, if embedded.is_some() { "embedded" } else { "etcd" }));
+    let mut guard = AddressGuard::new(config.registry.allow_addresses.clone());
+    guard.own(&etcd, bound.admin, bound.listeners.iter().copied());
+    let guard = Arc::new(guard);
+    let kind = if embedded.is_some() { "embedded" } else { "etcd" };
+    let following = Arc::new(Following::new(&config.registry, kind, guard.clone()));
     let drains = Arc::new(Mutex::new(Drains::default()));
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
     let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
@@ -121,6 +125,7 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let catalog = Catalog::new(live.clone(), history)
         .with_sources(config.registry.sources.len())
         .with_secret(config.proxy.sticky_secret.clone())
+        .guarded_by(guard)
         .in_zone(config.proxy.zone.clone());
     tokio::spawn(catalog::run(catalog, events, resolutions, move |a, took| after_swap.tell(a, took), stops.control.clone()));
     tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));

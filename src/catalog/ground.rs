@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::names::Names;
 use super::protection::{Losses, Rules};
+use crate::config::AddressGuard;
 use crate::model::{Host, InstanceId, InstanceSpec, Lifecycle, Origin, Override, ServiceName, ServicePolicy};
 use crate::pool::{Instance, InstanceState, Limbo, Moment, Service, Standing};
 
@@ -226,7 +227,7 @@ impl Ground {
         learned: &mut Learned<'_>,
     ) -> Option<Arc<Instance>> {
         let (origin, declared) = self.in_force(id)?;
-        let standing = self.standing(id, declared, names);
+        let standing = self.standing(id, (origin, declared), names, learned.guard);
         let is_same = |b: &Instance| b.standing == standing && b.origin == origin && b.spec == declared.spec;
         if let Some(before) = before.filter(|b| is_same(b)) {
             return Some(before.clone());
@@ -246,16 +247,28 @@ impl Ground {
         (first == id).then_some((*origin, declared))
     }
 
-    fn standing(&self, id: &InstanceId, declared: &Declared, names: &Names) -> Standing {
+    fn standing(
+        &self,
+        id: &InstanceId,
+        (origin, declared): (Origin, &Declared),
+        names: &Names,
+        guard: &AddressGuard,
+    ) -> Standing {
         let spec = &declared.spec;
         let ruling = self.overrides.get(id);
         let said = ruling.map(|(value, _)| value);
-        let addr = spec.address.socket_addr().or_else(|| match &spec.address.host {
-            Host::Name(name) => names.get(name).map(|ip| SocketAddr::new(ip, spec.address.port)),
-            Host::Ip(_) => None,
-        });
+        let addr = match &spec.address.host {
+            // The registry's was judged as it was read.
+            Host::Ip(ip) => Ok(SocketAddr::new(*ip, spec.address.port)),
+            Host::Name(name) => names.get(name, origin).and_then(|ip| {
+                let addr = SocketAddr::new(ip, spec.address.port);
+                let judged = if origin == Origin::File { Ok(()) } else { guard.judge(addr, spec) };
+                judged.map(|()| addr).map_err(Some)
+            }),
+        };
         Standing {
-            addr,
+            addr: addr.ok(),
+            refused: addr.err().flatten(),
             weight: said.and_then(|o| o.weight).unwrap_or(spec.weight),
             lifecycle: self.lifecycle(id, declared),
             limbo: declared.limbo,
@@ -269,6 +282,7 @@ impl Ground {
 pub struct Learned<'a> {
     pub remembered: &'a mut Remembered,
     pub next_generation: &'a mut u64,
+    pub guard: &'a AddressGuard,
     pub now: Instant,
     pub wall: SystemTime,
 }

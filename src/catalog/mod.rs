@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 use failures::{Failed, Failures};
 use ground::{Ground, Remembered};
@@ -33,6 +34,7 @@ use names::Names;
 use pace::Pace;
 pub use snapshot::Snapshot;
 
+use crate::config::{AddressGuard, Said};
 use crate::model::{CertificateSource, Change, Event, InstanceId, Origin, Secret, ServiceName, Verdict};
 use crate::pool::{Instance, Pool, Service, ServiceStats, Subject, Teller, Turn};
 use crate::routing::RouteBook;
@@ -84,6 +86,7 @@ pub struct Catalog {
     /// When the next one's time in limbo ends, of each service.
     limbo_ends: BTreeSet<(Instant, ServiceName)>,
     failures: Arc<Failures>,
+    guard: Arc<AddressGuard>,
     next_generation: u64,
     /// Where this process runs.
     zone: Option<Arc<str>>,
@@ -115,6 +118,7 @@ impl Catalog {
             expiries: BTreeSet::new(),
             limbo_ends: BTreeSet::new(),
             failures,
+            guard: Arc::default(),
             next_generation: 1,
             zone: None,
             secret: None,
@@ -125,6 +129,12 @@ impl Catalog {
     /// The registry counts as known only once so many sources have been heard of, too.
     pub fn with_sources(mut self, n_sources: usize) -> Self {
         self.unheard.extend((0..=u8::MAX).take(n_sources).map(Origin::Source));
+        self
+    }
+
+    /// Has a word in what names may resolve to.
+    pub fn guarded_by(mut self, guard: Arc<AddressGuard>) -> Self {
+        self.guard = guard;
         self
     }
 
@@ -156,7 +166,7 @@ impl Catalog {
             }
         }
         for resolution in resolutions {
-            for service in self.names.resolved(resolution) {
+            for service in self.names.resolved(resolution, &self.guard) {
                 let named = self.ground.get(&service).map(|g| g.named().clone()).unwrap_or_default();
                 touched.entry(service).or_default().extend(named);
             }
@@ -303,14 +313,25 @@ impl Catalog {
         let old = next.services.get(name.as_str()).cloned();
         let Some(ground) = self.ground.get(name) else { return };
         self.names.uses(name, ground.host_names());
-        let mut learned =
-            ground::Learned { remembered: &mut self.remembered, next_generation: &mut self.next_generation, now, wall };
+        let mut learned = ground::Learned {
+            remembered: &mut self.remembered,
+            next_generation: &mut self.next_generation,
+            guard: &self.guard,
+            now,
+            wall,
+        };
         let mut edits = Vec::new();
         for id in ids {
             let before = old.as_deref().and_then(|old| old.pool.get(&id));
             let after = ground.instance(name, &id, before, &self.names, &mut learned);
             if before.map(Arc::as_ptr) == after.as_ref().map(Arc::as_ptr) {
                 continue;
+            }
+            if let Some(refused) = after.as_ref().and_then(|after| after.standing.refused)
+                && before.and_then(|before| before.standing.refused) != Some(refused)
+            {
+                self.guard.count(Said::Name);
+                warn!(service = %name, instance = %id, "Instance not used: the address its name has {refused}");
             }
             if let Some(before) = before {
                 let stays = |after: &Arc<Instance>| after.state.generation == before.state.generation;

@@ -207,6 +207,28 @@ fn a_dns_name_is_used_once_resolved_and_its_last_good_address_stays() {
 }
 
 #[test]
+fn a_name_of_the_registry_never_leads_where_it_may_not() {
+    let mut world = World::new();
+    let guard = Arc::new(AddressGuard::default());
+    world.catalog = Catalog::new(world.live.clone(), Arc::default()).guarded_by(guard.clone());
+    world.apply(vec![put("s", "a", "orders.internal:80")]);
+    world.apply_of(Origin::File, vec![put("s", "f", "orders.internal:80")]);
+    let refused = |world: &World| world.service("s").pool.get(&id("a")).and_then(|a| a.standing.refused);
+    world.resolve("orders.internal", "169.254.169.254");
+    assert_eq!(world.pool("s"), ["a ? 100 ready", "f 169.254.169.254:80 100 ready"], "the file is the operator's own");
+    assert!(refused(&world).is_some_and(|why| why.contains("link-local")) && guard.refused()[1] == ("name", 1));
+
+    world.resolve("orders.internal", "10.0.0.7");
+    world.resolve("orders.internal", "::ffff:169.254.169.254");
+    assert_eq!(world.pool("s")[0], "a 10.0.0.7:80 100 ready", "the last good address stays");
+    assert!(refused(&world).is_none() && guard.refused()[1] == ("name", 2));
+    let both = ["169.254.169.254", "10.0.0.9"].map(|ip| ip.parse().unwrap()).to_vec();
+    let resolution = Resolution { name: "orders.internal".into(), addresses: both };
+    world.catalog.apply(vec![], vec![resolution], world.now, world.wall);
+    assert_eq!(world.pool("s")[0], "a 10.0.0.9:80 100 ready", "of several, one that is good");
+}
+
+#[test]
 fn whoever_comes_first_is_in_force_and_whoever_leaves_uncovers_the_next() {
     let mut world = World::new();
     let origins = [Origin::Source(1), Origin::Source(0), Origin::Registry, Origin::File];

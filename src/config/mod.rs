@@ -14,6 +14,7 @@ mod address;
 mod declared;
 #[cfg(test)]
 mod documented;
+mod guard;
 mod layers;
 mod lines;
 mod load;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use crate::model::{InstanceId, InstanceSpec, RouteSpec, Secret, ServiceName, ServicePolicy};
 
+pub use guard::{AddressGuard, Refused, Said};
 pub use layers::{Flags, Layers};
 pub use load::{load, load_registry};
 pub use network::Network;
@@ -96,6 +98,8 @@ pub struct RegistryConfig {
     /// Where instances of other programs are read from; the earlier wins where two name the same. No two share a key, nor
     /// does any with the prefix.
     pub sources: Vec<KeyPattern>,
+    /// Where instances of the registry may be; `None`: anywhere that is not dangerous.
+    pub allow_addresses: Option<Vec<Network>>,
 }
 
 impl RegistryConfig {

@@ -43,6 +43,11 @@ impl Network {
         network_len == address_len && (network ^ address).checked_shr(shift).unwrap_or(0) == 0
     }
 
+    /// How exact it is: the bits that are fixed, of 128; those of an IPv4 network count as in its mapped form.
+    pub fn length(&self) -> u8 {
+        if self.address.is_ipv4() { 96 + self.prefix } else { self.prefix }
+    }
+
     fn host_bits(&self) -> u128 {
         let (address, whole) = bits(self.address);
         let host_len = u32::from(whole - self.prefix);

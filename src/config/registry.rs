@@ -8,7 +8,7 @@ use crate::wire::node::{Node, Place, Value, quoted};
 use crate::wire::scalar::{named, one_of, text, word};
 
 use super::address::listen_address;
-use super::{Credentials, EmbeddedConfig, EtcdConfig, KeyPattern, Layers, RegistryConfig, RegistryKind};
+use super::{Credentials, EmbeddedConfig, EtcdConfig, KeyPattern, Layers, Network, RegistryConfig, RegistryKind};
 
 /// `None` only with a note.
 pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<RegistryConfig> {
@@ -17,6 +17,7 @@ pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<Regis
     let prefix = fields.or("prefix", RegistryConfig::PREFIX_DEFAULT.to_owned(), prefix);
     let snapshot = fields.optional("snapshot", path_in(layers));
     let sources = sources(fields, &prefix);
+    let allow_addresses = fields.list("allow_addresses", named(Network::parse));
     let etcd = etcd(fields, layers, kind == Kind::Etcd);
     let embedded = embedded(fields, layers, kind == Kind::Embedded);
     let foreign: &[&str] = match kind {
@@ -30,7 +31,7 @@ pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<Regis
         Kind::Etcd => RegistryKind::Etcd(etcd?),
         Kind::Embedded => RegistryKind::Embedded(embedded),
     };
-    Some(RegistryConfig { kind, prefix, snapshot, sources })
+    Some(RegistryConfig { kind, prefix, snapshot, sources, allow_addresses })
 }
 
 /// A path in the file is relative to the file; one in a variable, to where the process runs.

@@ -46,6 +46,8 @@ pub enum Out {
     Maintenance,
     Weightless,
     Unresolved,
+    /// The address its name has may not be named by the registry.
+    Refused(&'static str),
     /// It says to probes that it drains.
     SaysDraining,
     /// Probes found it down.
@@ -78,7 +80,7 @@ impl Service {
             return Err(Out::Weightless);
         }
         if standing.addr.is_none() {
-            return Err(Out::Unresolved);
+            return Err(standing.refused.map_or(Out::Unresolved, Out::Refused));
         }
         if self.policy.probe.is_on() && instance.state.health.says_draining() {
             return Err(Out::SaysDraining);
@@ -147,6 +149,7 @@ impl Service {
             },
             Out::Ejected(until) => format!("ejected for another {}: {}", ago(until.since(now)), health.ejection_cause()),
             Out::HalfOpen => format!("ejected: {}; its time is over, one request is its trial", health.ejection_cause()),
+            refused @ Out::Refused(_) => refused.to_string(),
             declared => instance.reason().map_or_else(|| declared.to_string(), str::to_owned),
         })
     }
@@ -260,6 +263,7 @@ impl fmt::Display for Out {
             Self::Maintenance => "maintenance",
             Self::Weightless => "weight 0: no new traffic",
             Self::Unresolved => "its name has not been resolved",
+            Self::Refused(why) => return write!(f, "refused: the address its name resolves to {why}"),
             Self::SaysDraining => "draining: it says so to probes",
             Self::Down => "probes found it down",
             Self::Unproven => "new, and not yet probed",

@@ -23,8 +23,10 @@ pub struct Instance {
 /// What holds of an instance once the operators' overrides and the resolver have had their say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// `None`: its name was never resolved.
+    /// `None`: its name was never resolved, or only to addresses that are refused.
     pub addr: Option<SocketAddr>,
+    /// Why the address its name has is refused, as the end of a sentence about it.
+    pub refused: Option<&'static str>,
     pub weight: u16,
     pub lifecycle: Lifecycle,
     /// The registry lost it, and nobody deleted it.
@@ -86,6 +88,7 @@ impl Instance {
             Standing { lifecycle: Lifecycle::Maintenance, overridden: true, .. } => Some("maintenance: an operator's override"),
             Standing { lifecycle: Lifecycle::Maintenance, .. } => Some("maintenance: declared by the instance"),
             Standing { weight: 0, .. } => Some("weight 0: no new traffic"),
+            Standing { addr: None, refused: Some(_), .. } => Some("refused: the address that its name has may not be used"),
             Standing { addr: None, .. } => Some("its name has not been resolved"),
             _ => None,
         }

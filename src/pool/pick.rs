@@ -323,7 +323,15 @@ pub(super) mod tests {
 
     pub fn instance(n: usize, weight: u16, lifecycle: Lifecycle) -> Arc<Instance> {
         let address = Address::parse(&format!("127.0.0.1:{}", 9000 + n)).unwrap();
-        let standing = Standing { addr: address.socket_addr(), weight, lifecycle, limbo: None, overridden: false, revision: 1 };
+        let standing = Standing {
+            addr: address.socket_addr(),
+            refused: None,
+            weight,
+            lifecycle,
+            limbo: None,
+            overridden: false,
+            revision: 1,
+        };
         Arc::new(Instance {
             service: ServiceName::parse("s").unwrap(),
             id: InstanceId::parse(&format!("i{n:05}")).unwrap(),

@@ -255,7 +255,15 @@ pub mod tests {
             service: ServiceName::parse(service).unwrap(),
             id: InstanceId::parse(id).unwrap(),
             origin: Origin::Registry,
-            standing: Standing { addr, weight: spec.weight, lifecycle, overridden: false, limbo: None, revision: 1 },
+            standing: Standing {
+                addr,
+                refused: None,
+                weight: spec.weight,
+                lifecycle,
+                overridden: false,
+                limbo: None,
+                revision: 1,
+            },
             spec: Arc::new(spec),
             state: Arc::new(InstanceState::new(generation, SystemTime::UNIX_EPOCH, Moment::from_millis(1))),
         }

@@ -17,10 +17,12 @@ use super::departures::{Departures, LeaseId};
 use super::layout::{Kind, Layout};
 use super::merge::{Comparison, Differing, Listing};
 use super::record::{self, Readable, Rejected};
-use crate::model::Departure;
+use crate::config::{AddressGuard, Said};
+use crate::model::{Change, Departure};
 
 pub struct Reflector {
     layout: Layout,
+    guard: Arc<AddressGuard>,
     pub(super) entries: Entries,
     revision: u64,
     /// Keys edited since a comparison began; what it says about them is out of date.
@@ -64,8 +66,8 @@ pub(super) struct Good {
 }
 
 impl Reflector {
-    pub fn new(layout: Layout) -> Self {
-        Self { layout, entries: Entries::new(), revision: 0, touched: None, has_named_stray: false }
+    pub fn new(layout: Layout, guard: Arc<AddressGuard>) -> Self {
+        Self { layout, guard, entries: Entries::new(), revision: 0, touched: None, has_named_stray: false }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -177,7 +179,7 @@ impl Reflector {
                 if self.confirmed(&key, &value, (revision, lease), applied) {
                     return;
                 }
-                self.layout.read(name, &value)
+                self.layout.read(name, &value).and_then(|read| self.guarded(read))
             }
         };
         applied.reached(revision);
@@ -199,6 +201,14 @@ impl Reflector {
                 applied.rejected.push(Rejected { key: shown, revision, reason, keeping });
             }
         }
+    }
+
+    /// Refuses an instance at an address that the registry may not name.
+    fn guarded(&self, read: Readable) -> Result<Readable, String> {
+        if let Change::Instance { spec, .. } = &read.change {
+            self.guard.judge_declared(spec).inspect_err(|_| self.guard.count(Said::Record))?;
+        }
+        Ok(read)
     }
 
     /// Such keys are common, and no mistake; but if the pattern is one, this is the only trace of it.
@@ -260,13 +270,13 @@ mod tests {
 
     use super::*;
     use crate::config::KeyPattern;
-    use crate::model::{Change, Event, Origin};
+    use crate::model::{Event, Origin};
     use crate::registry::key::Prefix;
 
     const PREFIX: &str = "/p";
 
     fn own() -> Reflector {
-        Reflector::new(Layout::Own(Prefix::new(PREFIX)))
+        Reflector::new(Layout::Own(Prefix::new(PREFIX)), Arc::default())
     }
 
     fn bytes(text: &str) -> Bytes {
@@ -362,7 +372,7 @@ mod tests {
     fn a_source_is_a_reflector_like_ours_with_other_keys_and_values() {
         let keys = KeyPattern::parse("/p/{service}/{instance}").unwrap();
         let own = Prefix::new("/own");
-        let mut reflector = Reflector::new(Layout::Source { number: 0, keys, own });
+        let mut reflector = Reflector::new(Layout::Source { number: 0, keys, own }, Arc::default());
         let a = record("/s/a", "10.0.0.1:1 weight=5", 3);
         let b = record("/s/b", r#"{"Op":0,"Addr":"10.0.0.2:1"}"#, 4);
         let bad = record("/s/c", r#"{"IP":"10.0.0.2"}"#, 5);

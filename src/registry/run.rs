@@ -17,21 +17,21 @@ use super::reflector::Reflector;
 use super::rotation::Rotation;
 use super::session::Follower;
 use super::status::RegistryStatus;
-use crate::config::EtcdConfig;
+use crate::config::{AddressGuard, EtcdConfig};
 use crate::model::Event;
 
 /// Follows the registry until `shutdown` says true (or is dropped), or nobody receives the events any more.
-/// The first event carries the whole list. `snapshot` is where the last applied state is kept; that of a source, beside it.
+/// The first event carries the whole list. `guard` has a word in which instances are taken. `snapshot` is where the last applied state is kept; that of a source, beside it.
 pub async fn run(
     config: &EtcdConfig,
-    layout: Layout,
+    (layout, guard): (Layout, Arc<AddressGuard>),
     snapshot: Option<&Path>,
     events: mpsc::Sender<Event>,
     status: Arc<RegistryStatus>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let keeper = Keeper::new(snapshot.map(|own| layout.snapshot(own)));
-    let follower = Follower::new(Reflector::new(layout), keeper, events.clone(), status.clone());
+    let follower = Follower::new(Reflector::new(layout, guard), keeper, events.clone(), status.clone());
     let rotation = Rotation::new(&config.endpoints, fastrand::Rng::new());
     let memory_due = snapshot.map(|_| Instant::now() + STARTUP_WAIT);
     let mut registry = Registry { config, follower, rotation, status, memory_due, troubles: BTreeSet::new() };

@@ -110,6 +110,8 @@ families! {
         "Records of the registry that were new, different or gone.";
     REGISTRY_REJECTED_RECORDS = Gauge "pointsman_registry_rejected_records" []
         "Records whose present value cannot be used.";
+    REGISTRY_ADDRESSES_REFUSED = Counter "pointsman_registry_addresses_refused_total" ["source"]
+        "Addresses that instances of the registry may not have.";
     REGISTRY_RELISTS = Counter "pointsman_registry_relists_total" ["reason"]
         "Times everything was listed anew, by why.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

@@ -22,6 +22,8 @@ mod drills;
 mod ejection;
 /// What an instance is told of a request.
 mod forwarding;
+/// Where the registry may not lead requests.
+mod guard;
 /// HTTP/1.1 to the byte, on both sides.
 mod http1;
 /// Who waits, who is refused at once, and who never notices.

@@ -186,6 +186,7 @@ fn instance(n: usize, born: Moment) -> Arc<Instance> {
     let address = Address::parse(&format!("10.0.0.{n}:80")).expect("an address");
     let standing = Standing {
         addr: address.socket_addr(),
+        refused: None,
         weight: 100,
         lifecycle: Lifecycle::Ready,
         limbo: None,

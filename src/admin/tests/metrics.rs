@@ -16,6 +16,7 @@ async fn every_family_is_told_once_and_in_one_place() {
     world.apply(vec![certificate("shop", &["shop.example"])]);
     world.registry.lock().unwrap().last_event_age = Some(Duration::from_millis(1500));
     world.registry.lock().unwrap().relists = vec![("start", 1)];
+    world.registry.lock().unwrap().addresses_refused = vec![("record", 0)];
     let text = world.get("/metrics").await.text;
     let mut seen = std::collections::BTreeSet::new();
     let mut current = "";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Config, Problems, RegistryKind};
+use crate::config::{AddressGuard, Config, Problems, RegistryKind};
 use crate::model::{Address, InstanceId, ServiceName};
 use crate::registry::{Entry, Key, KeyError, Record};
 
@@ -36,6 +36,7 @@ pub fn in_configuration(loaded: &Result<(Config, Problems), Problems>) -> Vec<Fi
 /// `config`: what the file declares, if it can be read; routes and services of all may name each other.
 pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) -> Vec<Finding> {
     let mut declared = Declared::default();
+    let guard = config.map(AddressGuard::of).unwrap_or_default();
     let mut found = Vec::new();
     let own = own.iter().map(|entry| (entry, false));
     for (entry, is_foreign) in own.chain(foreign.iter().map(|entry| (entry, true))) {
@@ -54,7 +55,17 @@ pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) ->
         match if is_foreign { Record::read_foreign(&entry.value) } else { Record::read(key, &entry.value) } {
             Ok(parsed) => {
                 found.extend(parsed.warnings.iter().map(|warning| about(entry, Weight::Warning, warning.to_string())));
-                declared.note(key, &parsed.value, entry);
+                let judged = match &parsed.value {
+                    Record::Instance(spec) => guard.judge_declared(spec),
+                    _ => Ok(()),
+                };
+                match judged {
+                    Ok(()) => declared.note(key, &parsed.value, entry),
+                    Err(refused) => {
+                        found.push(about(entry, Weight::Problem, refused));
+                        declared.note_unreadable(key);
+                    }
+                }
             }
             Err(problems) => {
                 found.extend(problems.iter().map(|problem| about(entry, Weight::Problem, problem.to_string())));
@@ -244,6 +255,20 @@ mod tests {
         let expected =
             [(Weight::Problem, "/theirs/instances/cart/c1 (revision 2): Op: 1"), (Weight::Problem, "the instance in the key")];
         check_with(&own, &foreign, &expected);
+    }
+
+    #[test]
+    fn an_address_that_the_registry_may_not_name_is_a_problem_of_its_record_alone() {
+        let records = [
+            ("/instances/orders/a1", "169.254.169.254:80"),
+            ("/instances/orders/a2", "169.254.169.254:80"),
+            ("/routes/shop", r#"{"service":"orders"}"#),
+        ];
+        let expected = [
+            (Weight::Problem, "/p/instances/orders/a1 (revision 1): address: 169.254.169.254:80 is link-local"),
+            (Weight::Problem, "/p/instances/orders/a2 (revision 2): address: 169.254.169.254:80 is link-local"),
+        ];
+        check(&records, &expected);
     }
 
     #[test]

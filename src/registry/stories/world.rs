@@ -238,7 +238,7 @@ impl Following {
             }
         });
         let running = tokio::spawn(async move {
-            run(&config, layout, snapshot.as_deref(), sender, handed, is_over).await;
+            run(&config, (layout, Arc::default()), snapshot.as_deref(), sender, handed, is_over).await;
         });
         Self { status, seen, shutdown, running }
     }
