@@ -200,6 +200,10 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     text.family(&families::HTTP1_REQUESTS);
     text.sample(&["own"], proxy.http1_own);
     text.sample(&["general"], proxy.http1_general);
+    text.family(&families::PROXY_HEADERS);
+    for (result, n) in &proxy.proxy_headers {
+        text.sample(&[result], n);
+    }
     text.family(&families::CONNECTIONS);
     for (listener, n) in &proxy.connections {
         text.sample(&[&listener.to_string()], n);

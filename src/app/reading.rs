@@ -52,6 +52,7 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
 fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>) -> ProxyReading {
     let stats = proxy.stats();
     ProxyReading {
+        proxy_headers: stats.headers().collect(),
         connections: listeners.iter().copied().zip(stats.connections).collect(),
         received_bytes: stats.received_bytes,
         sent_bytes: stats.sent_bytes,

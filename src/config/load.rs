@@ -50,6 +50,12 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
         (process::admin(&mut section), section.place_of("address"))
     };
     let proxy = process::proxy(&mut root.section_or_empty("proxy"));
+    for (at, (_, place)) in listeners.iter().enumerate().filter(|(_, (listener, _))| listener.proxy_protocol) {
+        if proxy.trusted_proxies.is_empty() {
+            let message = "is true, but proxy.trusted_proxies is empty, so every connection would be refused";
+            root.report().problem(format!("listener[{at}].proxy_protocol"), place, message.to_owned());
+        }
+    }
     let log = process::log(&mut root.section_or_empty("log"), layers);
     let routes = declared::routes(root);
     let services = declared::services(root);

@@ -64,12 +64,14 @@ pub struct Listener {
     pub tls: Option<TlsConfig>,
     /// Every request is sent to this port of the same host, to be made there over TLS.
     pub redirect_to_https: Option<u16>,
+    /// Every connection begins with a PROXY header, and comes from a trusted proxy.
+    pub proxy_protocol: bool,
 }
 
 impl Listener {
     /// Without TLS.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None, redirect_to_https: None }
+        Self { address, tls: None, redirect_to_https: None, proxy_protocol: false }
     }
 }
 
@@ -187,6 +189,8 @@ impl Default for AdminConfig {
 pub struct ProxyConfig {
     /// Networks whose X-Forwarded-* fields are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Instances are told of the client in `Forwarded` (RFC 7239) too.
+    pub forwarded: bool,
     /// Where this process runs, for services that prefer what is near.
     pub zone: Option<Arc<str>>,
     /// What the cookies of sticky sessions are sealed with; `None`: the registry's epoch.

@@ -17,13 +17,13 @@ use super::{
 
 pub(super) fn listener(fields: &mut Fields<'_>, layers: &Layers) -> Option<Listener> {
     let address = fields.required("address", listen_address);
-    fields.unsupported("proxy_protocol");
+    let proxy_protocol = fields.or("proxy_protocol", false, boolean);
     let tls = fields.section("tls").map(|section| tls::tls(section, layers));
     let redirect_to_https = fields.optional("redirect_to_https", number(1..=u16::MAX));
     if tls.is_some() && redirect_to_https.is_some() {
         fields.wrong("redirect_to_https", "is for listeners without tls: this one speaks it already");
     }
-    Some(Listener { address: address?, tls, redirect_to_https })
+    Some(Listener { address: address?, tls, redirect_to_https, proxy_protocol })
 }
 
 pub(super) fn admin(fields: &mut Fields<'_>) -> AdminConfig {
@@ -51,6 +51,7 @@ pub(super) fn proxy(fields: &mut Fields<'_>) -> ProxyConfig {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     ProxyConfig {
         trusted_proxies: fields.list("trusted_proxies", named(Network::parse)).unwrap_or_default(),
+        forwarded: fields.or("forwarded", false, boolean),
         zone: fields.optional("zone", word).map(Into::into),
         sticky_secret: fields.optional("sticky_secret", secret),
         workers: if workers == 0 { cores() } else { workers },

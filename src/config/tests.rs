@@ -231,15 +231,14 @@ fn a_variable_that_sets_nothing_is_odd_but_those_of_others_are_not() {
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     let told = told(
-        "[[listener]]\naddress = '0.0.0.0:80'\nproxy_protocol = true\n\
+        "[[listener]]\naddress = '0.0.0.0:80'\n\
          [admin]\ntoken_file = 'x'\ntls = {}\n",
     );
     assert_eq!(
         told.problems(),
         [
-            "pointsman.toml:3: listener[0].proxy_protocol: is not supported in this version",
-            "pointsman.toml:5: admin.token_file: is not supported in this version",
-            "pointsman.toml:6: admin.tls: is not supported in this version",
+            "pointsman.toml:4: admin.token_file: is not supported in this version",
+            "pointsman.toml:5: admin.tls: is not supported in this version",
         ]
     );
 }

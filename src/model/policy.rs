@@ -22,6 +22,8 @@ pub struct ServicePolicy {
     pub protection: ProtectionPolicy,
     pub zone_aware: bool,
     pub tls: Option<UpstreamTls>,
+    /// Connections begin with a header of this version, so none is shared by two clients.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Default for ServicePolicy {
@@ -41,6 +43,7 @@ impl Default for ServicePolicy {
             protection: ProtectionPolicy::default(),
             zone_aware: false,
             tls: None,
+            proxy_protocol: None,
         }
     }
 }
@@ -268,6 +271,24 @@ pub struct ProtectionPolicy {
 impl Default for ProtectionPolicy {
     fn default() -> Self {
         Self { percent: 30, window: Duration::from_secs(10), limbo: Duration::from_secs(600) }
+    }
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    V1,
+    V2,
+}
+
+impl ProxyProtocol {
+    pub const ALL: [Self; 2] = [Self::V1, Self::V2];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::judge::Pace;
 use super::tls::Tls;
-use crate::model::{Host, InstanceSpec, Lifecycle, ProbeKind, ProbePolicy, ServicePolicy, StatusRanges};
+use crate::model::{Host, InstanceSpec, Lifecycle, ProbeKind, ProbePolicy, ProxyProtocol, ServicePolicy, StatusRanges};
 use crate::pool::Instance;
 
 /// Equal checks of one address are one check, whoever wants it.
@@ -14,6 +14,8 @@ pub struct Check {
     pub ask: Ask,
     /// `None`: in the clear.
     pub tls: Option<Tls>,
+    /// Begins with a PROXY header of our own.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub timeout: Duration,
     pub pace: Pace,
 }
@@ -55,7 +57,8 @@ impl Check {
         let over_http2 = matches!(ask, Ask::Grpc { .. } | Ask::Http(HttpAsk { over_http2: true, .. }));
         let tls = spec.protocol.is_tls().then(|| Tls::new(policy.tls.as_ref(), &spec.address.host, over_http2));
         let pace = Pace { interval: probe.interval, rise: probe.rise, fall: probe.fall };
-        Some((address, Self { ask, tls, timeout: probe.timeout, pace }))
+        let proxy_protocol = policy.proxy_protocol;
+        Some((address, Self { ask, tls, proxy_protocol, timeout: probe.timeout, pace }))
     }
 
     fn ask(spec: &InstanceSpec, probe: &ProbePolicy, port: u16) -> Option<Ask> {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +13,7 @@ use super::check::{Ask, Check};
 use super::judge::Seen;
 use super::{grpc, http};
 use crate::model::ProbeResult;
+use crate::proxy_protocol::{self, Said};
 
 /// How a probe ended, as a word and in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +55,14 @@ pub async fn probe(address: SocketAddr, check: &Check) -> (Reading, Duration) {
     (reading, began.elapsed())
 }
 
-async fn converse(stream: TcpStream, address: SocketAddr, check: &Check) -> Reading {
+async fn converse(mut stream: TcpStream, address: SocketAddr, check: &Check) -> Reading {
     // Refused by an old kernel at worst; then it is only slower.
     let _ = stream.set_nodelay(true);
+    if let Some(version) = check.proxy_protocol
+        && let Err(error) = stream.write_all(&proxy_protocol::write(version, &Said::Local)).await
+    {
+        return Reading::broken(reason(&error));
+    }
     match &check.tls {
         None => ask(stream, address, check).await,
         Some(tls) => match tls.handshake(stream).await {

@@ -21,6 +21,8 @@ pub struct Arrival {
     pub client: IpAddr,
     /// The connection comes from a trusted proxy: its X-Forwarded-* and X-Request-Id are believed.
     pub trusted: bool,
+    /// Instances are told in `Forwarded` too.
+    pub forwarded: bool,
     pub request_id: RequestId,
     pub trace: Trace,
     /// A trusted client wants to see what we decided.
@@ -47,9 +49,12 @@ pub enum RequestId {
     Kept(Box<str>),
 }
 
-/// The networks whose word counts.
+/// The networks whose word counts, and whether ours is written in `Forwarded` too.
 #[derive(Debug, Clone, Default)]
-pub struct Trusted(Vec<Network>);
+pub struct Trusted {
+    networks: Vec<Network>,
+    forwarded: bool,
+}
 
 impl Arrival {
     pub fn on(link: &Link, fields: &impl Fields, trusted: &Trusted, rng: &mut fastrand::Rng) -> Self {
@@ -66,6 +71,7 @@ impl Arrival {
             peer,
             client: if is_trusted { client_behind(fields, trusted).unwrap_or(peer.ip()) } else { peer.ip() },
             trusted: is_trusted,
+            forwarded: trusted.forwarded,
             request_id: id.map_or_else(|| RequestId::make(rng), |id| RequestId::Kept(id.into())),
             trace: Trace::of(fields, rng),
             debug: is_trusted && fields.get(DEBUG).is_some_and(|v| v == b"1"),
@@ -76,16 +82,15 @@ impl Arrival {
 
 impl Trusted {
     pub fn new(networks: &[Network]) -> Self {
-        Self(networks.to_vec())
+        Self { networks: networks.to_vec(), forwarded: false }
+    }
+
+    pub fn saying_forwarded(self, forwarded: bool) -> Self {
+        Self { forwarded, ..self }
     }
 
     pub fn holds(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.0.iter().any(|network| match (network.address.to_canonical(), ip) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => shares(net.to_bits().into(), ip.to_bits().into(), network.prefix, 32),
-            (IpAddr::V6(net), IpAddr::V6(ip)) => shares(net.to_bits(), ip.to_bits(), network.prefix, 128),
-            _ => false,
-        })
+        self.networks.iter().any(|network| network.contains(ip))
     }
 }
 
@@ -189,11 +194,6 @@ fn parse_traceparent(field: &str) -> Option<(u128, u8)> {
     is_valid.then_some((trace_id, flags as u8))
 }
 
-fn shares(network: u128, ip: u128, prefix: u8, width: u32) -> bool {
-    let free = width.saturating_sub(u32::from(prefix));
-    free >= 128 || (network ^ ip) >> free == 0
-}
-
 const HEX: [u8; 16] = *b"0123456789abcdef";
 pub const REQUEST_ID: &str = "x-request-id";
 const DEBUG: &str = "x-pointsman-debug";
@@ -205,7 +205,9 @@ mod tests {
     use http::HeaderMap;
 
     fn trusted(networks: &[(&str, u8)]) -> Trusted {
-        Trusted(networks.iter().map(|(a, prefix)| Network { address: a.parse().unwrap(), prefix: *prefix }).collect())
+        let networks: Vec<Network> =
+            networks.iter().map(|(a, prefix)| Network { address: a.parse().unwrap(), prefix: *prefix }).collect();
+        Trusted::new(&networks)
     }
 
     fn arrival(peer: &str, fields: &[(&'static str, &str)]) -> Arrival {

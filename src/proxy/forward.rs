@@ -141,7 +141,7 @@ fn forwarded(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>
     if fields.get("x-forwarded-host").is_none() && !origin.authority.is_empty() {
         fields.set("x-forwarded-host", origin.authority.as_bytes());
     }
-    if fields.get("forwarded").is_some() {
+    if arrival.forwarded || fields.get("forwarded").is_some() {
         append(fields, "forwarded", forwarded_element(peer, origin).as_bytes());
     }
 }
@@ -176,12 +176,13 @@ fn written(ip: IpAddr) -> Vec<u8> {
     text
 }
 
-/// RFC 7239, only where a trusted proxy has begun it.
+/// RFC 7239, where it is asked for or a trusted proxy has begun it.
 fn forwarded_element(peer: IpAddr, origin: &Origin<'_>) -> String {
     let scheme = origin.scheme.as_str();
+    let host = if origin.authority.is_empty() { String::new() } else { format!(";host=\"{}\"", origin.authority) };
     match peer {
-        IpAddr::V4(peer) => format!("for={peer};proto={scheme};host=\"{}\"", origin.authority),
-        IpAddr::V6(peer) => format!("for=\"[{peer}]\";proto={scheme};host=\"{}\"", origin.authority),
+        IpAddr::V4(peer) => format!("for={peer};proto={scheme}{host}"),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\";proto={scheme}{host}"),
     }
 }
 

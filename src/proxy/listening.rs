@@ -16,6 +16,8 @@ pub struct Listening {
     /// The value of `Strict-Transport-Security` for every answer.
     pub hsts: Option<String>,
     redirect_to_https: Option<u16>,
+    /// Its connections begin with a PROXY header.
+    pub introduced: bool,
 }
 
 impl Listening {
@@ -25,6 +27,7 @@ impl Listening {
             tls: listener.tls.as_ref().map(|tls| Terminator::new(number, tls, live.clone())),
             hsts: listener.tls.as_ref().and_then(|tls| tls.hsts).map(|hsts| hsts.field()),
             redirect_to_https: listener.redirect_to_https,
+            introduced: listener.proxy_protocol,
         }
     }
 

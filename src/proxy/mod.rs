@@ -4,7 +4,8 @@
 //! instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record` gathers the facts that
 //! counters and `access_log` read. Two engines ask them:
 //!
-//! 1. `worker` takes connections off its sockets; `handshake` terminates TLS on those of a listener that does; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
+//! 1. `worker` takes connections off its sockets; `introduction` hears who their client is where a proxy says so; `handshake`
+//!    terminates TLS on those of a listener that does; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
 //! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else.
 //! 3. `downstream` and `upstream` are the connections that both of them use.
 //!
@@ -23,6 +24,7 @@ mod forward;
 mod handshake;
 mod head;
 mod http1;
+mod introduction;
 mod key;
 mod listening;
 mod path;
@@ -77,7 +79,7 @@ struct Shared {
 impl Proxy {
     /// `listeners`: in the order of the sockets to come.
     pub fn new(live: Arc<Live>, config: &ProxyConfig, access_log: Option<AccessLog>, listeners: &[Listener]) -> Self {
-        let (limits, trusted) = (config.limits.clone(), Trusted::new(&config.trusted_proxies));
+        let (limits, trusted) = (config.limits.clone(), Trusted::new(&config.trusted_proxies).saying_forwarded(config.forwarded));
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let listening: Arc<[_]> =
             listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();

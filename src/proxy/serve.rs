@@ -85,7 +85,7 @@ impl Serve {
 
 /// Waits for a client to say something, for so long; for `last` only once the process is about to end, when what is under
 /// way already is answered and nothing else.
-async fn until_ending<T>(
+pub async fn until_ending<T>(
     ending: &mut watch::Receiver<bool>,
     within: Duration,
     last: Duration,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::introduction::{HeaderStats, Outcome};
 use crate::routing::RouteStats;
 
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct WorkerStats {
     pub unrouted: RouteStats,
     pub http1: EngineStats,
     pub handshakes: HandshakeStats,
+    /// PROXY headers.
+    pub headers: HeaderStats,
     drain_cuts: AtomicU64,
 }
 
@@ -78,6 +81,8 @@ pub struct ProxyStats {
     pub http1_general: u64,
     /// By version and result.
     pub handshakes: Vec<(&'static str, &'static str, u64)>,
+    /// PROXY headers, in the order of `Outcome::ALL`.
+    pub headers: [u64; Outcome::ALL.len()],
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -89,6 +94,13 @@ impl WorkerStats {
 
     pub fn count_cut(&self, connections: usize) {
         self.drain_cuts.fetch_add(connections as u64, Ordering::Relaxed);
+    }
+}
+
+impl ProxyStats {
+    /// PROXY headers by what came of them.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Outcome::ALL.into_iter().map(Outcome::as_str).zip(self.headers)
     }
 }
 
@@ -174,6 +186,7 @@ impl ProxyStats {
             add(&mut sum.received_bytes, &worker.received);
             add(&mut sum.sent_bytes, &worker.sent);
             add(&mut sum.malformed, &worker.malformed);
+            sum.headers.iter_mut().zip(worker.headers.all()).for_each(|(a, b)| *a += b);
             add(&mut sum.http1_own, &worker.http1.own);
             add(&mut sum.http1_general, &worker.http1.general);
             add(&mut sum.drain_forced_closes, &worker.drain_cuts);

@@ -14,6 +14,7 @@ use tracing::{debug, error, info};
 
 use super::Shared;
 use super::downstream::Met;
+use super::introduction;
 use super::listening::Listening;
 use super::pingora::{Peers, Pingora};
 use super::serve::{LAST_WORDS, Serve, has_begun};
@@ -129,9 +130,16 @@ impl Worker {
 }
 
 /// `held` goes with the connection.
-async fn one(serve: Serve, stream: TcpStream, met: Met, held: (OpenConnection, OwnedSemaphorePermit)) {
+async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, held: (OpenConnection, OwnedSemaphorePermit)) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %met.peer, %error, "A connection broke before its first byte");
+    }
+    if met.listening.introduced {
+        // On the heap: most listeners never need it.
+        match Box::pin(introduction::hear(&mut stream, met, &serve.shared, &mut serve.ending)).await {
+            Some(named) => met = named,
+            None => return,
+        }
     }
     serve.connection(stream, met).await;
     drop(held);

@@ -82,6 +82,8 @@ families! {
         "How long after they were due probes began.";
     HTTP1_REQUESTS = Counter "pointsman_http1_requests_total" ["engine"]
         "HTTP/1 requests by the engine that did them.";
+    PROXY_HEADERS = Counter "pointsman_proxy_headers_total" ["result"]
+        "Headers of the PROXY protocol by what came of them.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

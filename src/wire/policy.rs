@@ -1,8 +1,8 @@
 //! `/services/SERVICE` and the policy part of the file's `[[service]]`. The defaults are those of `model`.
 
 use crate::model::{
-    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, RetryPolicy, ServicePolicy,
-    StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, ProxyProtocol, RetryPolicy,
+    ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
 
 use super::ParseResult;
@@ -51,6 +51,7 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
         protection: protection(&mut fields.section_or_empty("protection")),
         zone_aware,
         tls: fields.section("tls").map(|mut tls| self::tls(&mut tls)),
+        proxy_protocol: fields.optional("proxy_protocol", one_of(&ProxyProtocol::ALL, ProxyProtocol::as_str)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::model::{HashOn, Panic, ServicePolicy};
+use crate::model::{HashOn, Panic, ProxyProtocol, ServicePolicy};
 
 use super::policy::probe_kind;
 use super::record::VERSION;
@@ -69,6 +69,7 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
         },
         "zone_aware": policy.zone_aware,
         "tls": policy.tls.as_ref().map(|t| json!({"verify": t.verify, "server_name": t.server_name, "ca": t.ca})),
+        "proxy_protocol": policy.proxy_protocol.map(ProxyProtocol::as_str),
     })
 }
 

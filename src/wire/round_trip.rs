@@ -116,15 +116,16 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
     let ca = "-----BEGIN CERTIFICATE-----\n[A-Za-z0-9]{4}\n-----END CERTIFICATE-----\n";
     let tls =
         (any::<bool>(), of("[a-z]{1,9}"), of(ca)).prop_map(|(verify, server_name, ca)| UpstreamTls { verify, server_name, ca });
+    let proxy_protocol = of(proptest::sample::select(ProxyProtocol::ALL.to_vec()));
     let traffic = (probe(), ejection(), retry(), timeouts(), limits, protection);
-    (balance, traffic, some_time(), panic, of(sticky), of(tls), any::<bool>()).prop_map(
+    (balance, traffic, some_time(), panic, of(sticky), (of(tls), proxy_protocol), any::<bool>()).prop_map(
         |(
             (balance, hash_on, hash_bound),
             (probe, ejection, retry, timeouts, limits, protection),
             slow_start,
             panic,
             sticky,
-            tls,
+            (tls, proxy_protocol),
             zone_aware,
         )| {
             ServicePolicy {
@@ -142,6 +143,7 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
                 protection,
                 zone_aware,
                 tls,
+                proxy_protocol,
             }
         },
     )

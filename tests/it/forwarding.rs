@@ -12,6 +12,11 @@ fn an_instance_learns_who_asked_and_is_not_lied_to() {
         .with("x-forwarded-for", "6.6.6.6")
         .with("x-forwarded-proto", "https")
         .with("x-forwarded-host", "bank.example")
+        .with("x-forwarded-port", "443")
+        .with("x-real-ip", "6.6.6.6")
+        .with("forwarded", "for=6.6.6.6")
+        .with("x_forwarded_for", "6.6.6.6")
+        .with("X_Real-IP", "6.6.6.6")
         .with("x-request-id", "chosen-by-a-stranger")
         .with("x-pointsman-debug", "1");
     for answer in [world.get(lies.clone()), world.get_h2(lies)] {
@@ -19,6 +24,9 @@ fn an_instance_learns_who_asked_and_is_not_lied_to() {
         assert_eq!((seen.one("host"), seen.text("query")), ("shop.example", "q=1"));
         assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
         assert_eq!((seen.one("x-forwarded-proto"), seen.one("x-forwarded-host")), ("http", "shop.example"));
+        for lie in ["x-forwarded-port", "x-real-ip", "forwarded", "x_forwarded_for", "x_real-ip"] {
+            assert_eq!(seen.all(lie), Vec::<&str>::new(), "{lie} was forwarded");
+        }
         let id = seen.one("x-request-id");
         assert!(id != "chosen-by-a-stranger" && id.len() >= 16, "{id}");
         assert_eq!(seen.all("x-pointsman-debug"), Vec::<&str>::new());

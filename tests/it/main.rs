@@ -26,6 +26,8 @@ mod forwarding;
 mod guard;
 /// HTTP/1.1 to the byte, on both sides.
 mod http1;
+/// A proxy in front says who its client is.
+mod introduction;
 /// Who waits, who is refused at once, and who never notices.
 mod limits;
 /// When most instances are down, the probes are more likely wrong.

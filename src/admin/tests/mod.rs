@@ -59,6 +59,7 @@ impl World {
             certificate_files: Box::new(|| vec![("b.pem".to_owned(), "b.pem holds no certificate".to_owned())]),
             proxy: Box::new(|| ProxyReading {
                 handshakes: vec![("1.3", "full", 7)],
+                proxy_headers: vec![("proxied", 2)],
                 connections: vec![("0.0.0.0:8080".parse().unwrap(), 3)],
                 received_bytes: 100,
                 sent_bytes: 2000,

@@ -15,9 +15,11 @@ use super::head::Head;
 use super::request::{Request, Way};
 use super::transfer::{Stop, Transfer, Up, WRITE_TIMEOUT};
 use super::upload::Upload;
+use crate::model::ServicePolicy;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
+use crate::proxy::introduction::for_instance;
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::{Wire, dial};
 
@@ -88,10 +90,11 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
         let (instance, wants_fresh) = (chosen.instance().clone(), chosen.wants_fresh);
         let Some(addr) = instance.standing.addr else { return Err(Broken::Refused(Refusal::NoneHealthy)) };
         let line = engine.upstreams.line(&instance, &policy);
-        let pooled = if wants_fresh { None } else { Wire::take(&line) };
+        let is_shared = policy.proxy_protocol.is_none();
+        let pooled = if wants_fresh || !is_shared { None } else { Wire::take(&line) };
         let ended = match pooled {
             Some(wire) => attempt(engine, &mut client, wire, true).await,
-            None => match dial(addr, policy.timeouts.connect).await {
+            None => match dial(addr, policy.timeouts.connect, &introduction(&client, &policy)).await {
                 Ok(stream) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,
                 Err(error) => {
                     debug!(%error, "No connection to an instance");
@@ -115,6 +118,11 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
     }
 }
 
+/// What an instance is told first, if its service wants to know the client.
+fn introduction(client: &Client<'_>, policy: &ServicePolicy) -> Vec<u8> {
+    for_instance(policy, &client.request.arrival, client.connection.link())
+}
+
 /// One attempt with the connection it has got.
 async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, reused: bool) -> Result<(), Stop> {
     let Client { connection, request, upload } = client;
@@ -122,12 +130,13 @@ async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, r
         forwarding.connected(reused);
     }
     let up = Up::new(request, upload, connection).map_err(Stop::Refused)?;
+    let is_shared = request.way.as_ref().is_some_and(|way| way.policy.proxy_protocol.is_none());
     let Engine { shared, alarm, ending, .. } = engine;
     let body_progress = shared.limits.body_progress;
     let (wire_used, down) = (&mut wire, Down::new());
     let transfer =
         Transfer { connection, alarm, request, upload, wire: wire_used, body_progress, ending, up, down, is_new: true };
-    if transfer.run().await? {
+    if transfer.run().await? && is_shared {
         wire.put_back(Instant::now());
     }
     Ok(())

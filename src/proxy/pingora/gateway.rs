@@ -28,6 +28,7 @@ use crate::proxy::attempt::{Failure, Next, Progress};
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
+use crate::proxy::introduction::for_instance;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::route::route;
@@ -338,8 +339,10 @@ impl Gateway {
         let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
         let attempt = forwarding.next_attempt(&mut fastrand::Rng::new()).await?;
         let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
-        let policy = forwarding.policy().ok_or(Refusal::NoInstances)?;
-        let (peer, claim) = self.peers.claim(&instance, policy, fresh).ok_or(Refusal::NoneHealthy)?;
+        let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
+        let first = ctx.arrived.as_ref().map(|Arrived { arrival, link }| for_instance(&policy, arrival, link));
+        let claimed = self.peers.claim(&instance, &policy, fresh, first.unwrap_or_default());
+        let (peer, claim) = claimed.ok_or(Refusal::NoneHealthy)?;
         ctx.claim = Some(claim);
         ctx.due = None;
         Ok(peer)

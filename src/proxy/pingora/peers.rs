@@ -46,15 +46,25 @@ impl Peers {
     }
 
     /// The peer for an attempt at this instance, and the claim that keeps its connection from being closed as idle.
-    /// `None`: the instance has no address.
-    pub fn claim(&self, instance: &Arc<Instance>, policy: &Arc<ServicePolicy>, fresh: bool) -> Option<(Box<HttpPeer>, Claim)> {
+    /// `None`: the instance has no address. `first`: what its connection begins with.
+    pub fn claim(
+        &self,
+        instance: &Arc<Instance>,
+        policy: &Arc<ServicePolicy>,
+        fresh: bool,
+        first: Vec<u8>,
+    ) -> Option<(Box<HttpPeer>, Claim)> {
         let addr = instance.standing.addr?;
         let line = self.upstreams.line(instance, policy);
         let mut peer = Box::new(self.peer(instance, addr, policy, &line));
-        if fresh {
+        if fresh || !first.is_empty() {
             // No pooled connection has this key, and none stays pooled under it.
             peer.group_key = fastrand::u64(..);
             peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        if !first.is_empty() {
+            let dialler = Dialler { line: line.clone(), timeout: policy.timeouts.connect, first };
+            peer.options.custom_l4 = Some(Arc::new(dialler));
         }
         Some((peer, Claim::new(line)))
     }
@@ -88,6 +98,7 @@ impl Peers {
 struct Dialler {
     line: Arc<Line>,
     timeout: Duration,
+    first: Vec<u8>,
 }
 
 /// Pingora calls it before it closes the descriptor.
@@ -110,7 +121,7 @@ impl Tracing for Traced {
 impl Connect for Dialler {
     async fn connect(&self, addr: &PingoraAddr) -> Result<Stream> {
         let Some(addr) = addr.as_inet() else { return Error::e_explain(ErrorType::InternalError, "not an IP address") };
-        let stream = dial(*addr, self.timeout).await.map_err(|error| {
+        let stream = dial(*addr, self.timeout, &self.first).await.map_err(|error| {
             let kind = match error.kind() {
                 io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
                 _ => ErrorType::ConnectError,
@@ -151,7 +162,7 @@ fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: 
     options.idle_timeout = Some(POOLED_IDLE);
     options.verify_cert = tls.is_none_or(|t| t.verify);
     options.verify_hostname = options.verify_cert;
-    options.custom_l4 = Some(Arc::new(Dialler { line: line.clone(), timeout: policy.timeouts.connect }));
+    options.custom_l4 = Some(Arc::new(Dialler { line: line.clone(), timeout: policy.timeouts.connect, first: Vec::new() }));
     peer
 }
 

@@ -31,6 +31,7 @@ use crate::proxy::Shared;
 use crate::proxy::attempt::{Failure, Next};
 use crate::proxy::downstream::Connection;
 use crate::proxy::forward;
+use crate::proxy::introduction::for_instance;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::{Claim, Wire, dial};
@@ -93,14 +94,15 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
     let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
     let instance = forwarding.next_attempt(&mut fastrand::Rng::new()).await?.instance().clone();
     let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
-    let (_, mut claim) = gateway.peers.claim(&instance, &policy, true).ok_or(Refusal::NoneHealthy)?;
+    let (_, mut claim) = gateway.peers.claim(&instance, &policy, true, Vec::new()).ok_or(Refusal::NoneHealthy)?;
+    let first = ctx.arrived.as_ref().map(|Arrived { arrival, link }| for_instance(&policy, arrival, link));
     let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;
     if instance.spec.protocol != Protocol::Http {
         debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
         return Err(Stop::Failed(Failure::Invalid));
     }
     let request = request(session, ctx).ok_or(Refusal::Internal)?;
-    let stream = dial(addr, policy.timeouts.connect).await.map_err(|error| {
+    let stream = dial(addr, policy.timeouts.connect, &first.unwrap_or_default()).await.map_err(|error| {
         Stop::Failed(if error.kind() == io::ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused })
     })?;
     let fd = stream.as_raw_fd();

@@ -39,6 +39,7 @@ pub struct Setup {
 pub fn world() -> Setup {
     let shutdown = ShutdownConfig { grace: Duration::ZERO, drain: Duration::from_secs(5) };
     let config = ProxyConfig {
+        forwarded: false,
         trusted_proxies: vec![],
         zone: None,
         sticky_secret: None,

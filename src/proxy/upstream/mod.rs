@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 pub use line::{Claim, Line, Opened};
@@ -92,10 +93,13 @@ pub fn is_current(snapshot: &Snapshot, instance: &Instance) -> bool {
     now.is_some_and(|now| now.state.generation == instance.state.generation && now.takes_traffic())
 }
 
-/// A connection with what every one of ours gets: no delay, and probes of the kernel while nothing moves.
-pub async fn dial(addr: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(addr)).await??;
+/// A connection with what every one of ours gets: no delay, and probes of the kernel while nothing moves. `first` is said
+/// on it before anybody else says anything.
+pub async fn dial(addr: SocketAddr, timeout: Duration, first: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = tokio::time::timeout(timeout, TcpStream::connect(addr)).await??;
     stream.set_nodelay(true)?;
+    // A few dozen bytes, for which the buffer of a new socket has room.
+    stream.write_all(first).await?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))?;
     Ok(stream)
 }
