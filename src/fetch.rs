@@ -26,18 +26,20 @@ pub enum FetchError {
     Path(http::Error),
 }
 
-/// `address` is `HOST:PORT`. The whole exchange takes `limit` at most.
-pub async fn get(address: &str, path: &str, limit: Duration) -> Result<Answer, FetchError> {
-    timeout(limit, exchange(address, path)).await.unwrap_or(Err(FetchError::Silent(limit)))
+/// `address` is `HOST:PORT`. `token`: shown to who asks for one. The whole exchange takes `limit` at most.
+pub async fn get(address: &str, path: &str, token: Option<&str>, limit: Duration) -> Result<Answer, FetchError> {
+    timeout(limit, exchange(address, path, token)).await.unwrap_or(Err(FetchError::Silent(limit)))
 }
 
-async fn exchange(address: &str, path: &str) -> Result<Answer, FetchError> {
-    let request = Request::get(path)
+async fn exchange(address: &str, path: &str, token: Option<&str>) -> Result<Answer, FetchError> {
+    let mut request = Request::get(path)
         .header(header::HOST, address)
         .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(FetchError::Path)?;
+        .header(header::CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(FetchError::Path)?;
     let stream = TcpStream::connect(address).await.map_err(FetchError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::http)?;
     let answer = async {
@@ -96,7 +98,7 @@ mod tests {
             assert!(head[..n_read].starts_with(b"GET /x HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        let answer = get(&address, "/x", Duration::from_secs(5)).await.map_err(|e| e.to_string())?;
+        let answer = get(&address, "/x", None, Duration::from_secs(5)).await.map_err(|e| e.to_string())?;
         Ok((answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap()))
     }
 
@@ -122,6 +124,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let limit = Duration::from_millis(50);
-        assert!(matches!(get(&address, "/", limit).await, Err(FetchError::Silent(_))));
+        assert!(matches!(get(&address, "/", None, limit).await, Err(FetchError::Silent(_))));
     }
 }

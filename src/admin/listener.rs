@@ -13,7 +13,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::access::WRONG_TOKEN_PAUSE;
 use super::patience::Patient;
+use super::reply::Refusal;
 use super::sources::Sources;
 use super::{Admin, guard};
 
@@ -52,11 +54,12 @@ async fn talk(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::Receive
     let service = service_fn(move |request: http::Request<Incoming>| {
         let admin = admin.clone();
         async move {
-            let reply = match guard::check(&request) {
-                Ok(()) => admin.answer(&request),
-                Err(refusal) => refusal.reply(),
-            };
-            Ok::<_, Infallible>(reply)
+            let access = &admin.sources.access;
+            let checked = guard::check(&request).and_then(|()| access.check(request.uri().path(), request.headers()));
+            if let Err(Refusal::Unauthorized { wrong: true }) = checked {
+                tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+            }
+            Ok::<_, Infallible>(checked.map_or_else(Refusal::reply, |()| admin.answer(&request)))
         }
     });
     let connection = http1::Builder::new()

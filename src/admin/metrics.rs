@@ -36,6 +36,10 @@ async fn tell(sources: &Sources, format: Format, out: &Outlet) -> Result<(), Gon
     text.histogram(&[], &sources.probe_lateness.read());
     proxy_gauges(&proxy, &mut text);
     certificates::metrics(sources, &proxy.handshakes, &mut text);
+    text.family(&families::ADMIN_UNAUTHORIZED);
+    for (reason, n) in sources.access.refused() {
+        text.sample(&[reason], n);
+    }
     registry(sources, &snapshot, &(sources.registry)(), &mut text);
     // It reads a directory with an entry for each connection.
     if let Ok(process) = tokio::task::spawn_blocking(ProcessReading::take).await {

@@ -2,12 +2,14 @@
 //!
 //! 1. `listener` accepts, with a bound on everything a client can hold.
 //! 2. `guard` turns away what does not only read, and names that a web page could have made up.
-//! 3. [`Admin::answer`] finds what the path names; each has a file of its own.
-//! 4. Long answers are written while they leave (`body`), from one snapshot, so they are of one revision.
+//! 3. `access` asks for a token, where one is to be shown.
+//! 4. [`Admin::answer`] finds what the path names; each has a file of its own.
+//! 5. Long answers are written while they leave (`body`), from one snapshot, so they are of one revision.
 //!
 //! Invariants: no request changes anything; nothing here is on the path of a proxied request; every answer of
 //! `/api` is JSON, errors too. Deliberately absent: secrets. What is shown here may be pasted into a ticket.
 
+mod access;
 mod body;
 mod certificates;
 mod events;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::watch;
 
+pub use access::Access;
 pub use listener::serve;
 pub use sources::{ProxyReading, Reading, RegistryReading, RegistryTimings, RejectedRecord, SourceReading, Sources};
 

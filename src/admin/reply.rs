@@ -1,7 +1,7 @@
 //! The answers' outer form: status, fields, and JSON for everything that went wrong.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value as Json, json};
 
@@ -14,6 +14,10 @@ pub enum Refusal {
     /// Not a method that only reads.
     Method,
     Body,
+    /// No token where one has to be shown, or a wrong one.
+    Unauthorized {
+        wrong: bool,
+    },
     /// The `Host` field names a host that this cannot be.
     Host {
         said: String,
@@ -31,6 +35,14 @@ impl Refusal {
         let (status, error, message) = match &self {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "everything here is read with GET or HEAD".to_owned()),
             Self::Body => (StatusCode::PAYLOAD_TOO_LARGE, "body", "a request to this address has no body".to_owned()),
+            Self::Unauthorized { wrong } => {
+                let message = if *wrong {
+                    "this token is not valid here"
+                } else {
+                    "this has to be asked with a token: Authorization: Bearer TOKEN"
+                };
+                (StatusCode::UNAUTHORIZED, "unauthorized", message.to_owned())
+            }
             Self::Host { said } => {
                 let rule = "an IP address, localhost, a name without a dot, or one below .local, .internal or .svc";
                 (StatusCode::FORBIDDEN, "host", format!("{said:?} cannot be the name of this address: use {rule}"))
@@ -49,6 +61,7 @@ impl Refusal {
         }
         let mut reply = json_reply(status, &said);
         match self {
+            Self::Unauthorized { .. } => reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::Method => reply.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD")),
             Self::TooManyFollowers => reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,

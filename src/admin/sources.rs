@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::access::Access;
 use crate::catalog::{History, Live};
 use crate::pool::Histogram;
 
@@ -15,6 +16,8 @@ pub struct Sources {
     pub timings: Arc<RegistryTimings>,
     /// How long after they were due probes began.
     pub probe_lateness: Arc<Histogram>,
+    /// Who is answered.
+    pub access: Access,
     pub registry: Reading<RegistryReading>,
     pub proxy: Reading<ProxyReading>,
     /// Listeners that terminate TLS, by their place in the configuration.

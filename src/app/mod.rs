@@ -67,6 +67,7 @@ pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Res
 
 async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
+    let access = admin::Access::new(&config.admin).map_err(StartError::Access)?;
     let admin_listener = listen("admin endpoint", config.admin.address).await?;
     let (access_log, log_writer) = access_log(config.log.access.as_ref())?;
     // The control work ends last: the proxy's last requests still need it.
@@ -89,12 +90,13 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
     let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
     let (cert_files, from_files) = certs::Files::first(&config.listeners, started_at);
-    let sources = Arc::new(reading::sources(&reading::Parts {
+    let sources = Arc::new(reading::sources(reading::Parts {
         live: &live,
         history: &history,
         following: &following,
         proxy: &proxy,
         prober: &prober,
+        access,
         listeners: &bound.listeners,
         drains: &drains,
         leaving: &stops.readiness,
@@ -293,6 +295,7 @@ pub enum StartError {
     Listen(&'static str, SocketAddr, io::Error),
     Embedded(embedded::OpenError),
     AccessLog(String, io::Error),
+    Access(String),
     Runtime(io::Error),
 }
 
@@ -308,6 +311,7 @@ impl fmt::Display for StartError {
             Self::Listen(what, address, error) => write!(f, "the {what} cannot listen on {address}: {error}"),
             Self::Embedded(error) => error.fmt(f),
             Self::AccessLog(file, error) => write!(f, "log.access.file: {file:?} cannot be written: {error}"),
+            Self::Access(reason) => write!(f, "admin.token_file: {reason}"),
             Self::Runtime(error) => write!(f, "the process cannot be set up: {error}"),
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::drains::Drains;
 use super::follow::Following;
-use crate::admin::{ProxyReading, Sources};
+use crate::admin::{Access, ProxyReading, Sources};
 use crate::catalog::{History, Live};
 use crate::certs::RejectedFiles;
 use crate::prober::Prober;
@@ -21,6 +21,7 @@ pub struct Parts<'a> {
     pub following: &'a Arc<Following>,
     pub proxy: &'a Proxy,
     pub prober: &'a Prober,
+    pub access: Access,
     pub listeners: &'a [SocketAddr],
     pub drains: &'a Arc<Mutex<Drains>>,
     pub leaving: &'a watch::Receiver<bool>,
@@ -29,7 +30,7 @@ pub struct Parts<'a> {
     pub started_at: SystemTime,
 }
 
-pub fn sources(parts: &Parts<'_>) -> Sources {
+pub fn sources(parts: Parts<'_>) -> Sources {
     let (following, rejected_files) = (parts.following.clone(), parts.rejected_files.clone());
     let (proxy, listeners, drains) = (parts.proxy.clone(), parts.listeners.to_vec(), parts.drains.clone());
     Sources {
@@ -37,6 +38,7 @@ pub fn sources(parts: &Parts<'_>) -> Sources {
         history: parts.history.clone(),
         timings: Arc::default(),
         probe_lateness: parts.prober.lateness(),
+        access: parts.access,
         registry: Box::new(move || following.reading()),
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
         terminating: parts.terminating.to_vec(),

@@ -2,31 +2,52 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde_json::Value as Json;
 
 use super::failure::Failure;
 use super::global::Global;
+use crate::config::{reachable, read_tokens};
 use crate::fetch;
+use crate::model::Secret;
 
-/// Where the admin endpoint is.
-pub fn address(global: &Global) -> Result<String, Failure> {
-    match &global.admin {
-        Some(address) => Ok(address.clone()),
-        None => Ok(global.config(&[])?.admin.address.to_string()),
-    }
+/// The admin endpoint of a proxy, and what it wants to be shown.
+pub struct Admin {
+    pub address: String,
+    token: Option<Secret>,
 }
 
-pub async fn ask(address: &str, path: &str) -> Result<Json, Failure> {
-    let at = |source| Failure::Admin { address: address.to_owned(), source };
-    let answer = fetch::get(address, path, ANSWER_TIMEOUT).await.map_err(at)?;
-    let text = String::from_utf8_lossy(&answer.body);
-    match serde_json::from_str(&text) {
-        Ok(json) if answer.status.is_success() => Ok(json),
-        _ => Err(Failure::AdminRefused {
-            address: address.to_owned(),
-            status: answer.status.as_u16(),
-            body: text.trim().chars().take(BODY_SHOWN).collect(),
-        }),
+impl Admin {
+    /// The one that a flag or a variable names, else that of the configuration.
+    pub fn of(global: &Global) -> Result<Self, Failure> {
+        let (address, token_file) = match &global.admin {
+            Some(address) => (address.clone(), global.token_file.clone()),
+            None => {
+                let admin = global.config(&[])?.admin;
+                (reachable(admin.address).to_string(), admin.token_file)
+            }
+        };
+        let tokens = token_file.map(|file| read_tokens(&file).map_err(Failure::Usage)).transpose()?;
+        // Of several the first: that is the one that stays.
+        Ok(Self { address, token: tokens.and_then(|tokens| tokens.into_iter().next()) })
+    }
+
+    pub async fn ask(&self, path: &str) -> Result<Json, Failure> {
+        let at = |source| Failure::Admin { address: self.address.clone(), source };
+        let token = self.token.as_ref().map(Secret::reveal);
+        let answer = fetch::get(&self.address, path, token, ANSWER_TIMEOUT).await.map_err(at)?;
+        let text = String::from_utf8_lossy(&answer.body);
+        match serde_json::from_str(&text) {
+            Ok(json) if answer.status.is_success() => Ok(json),
+            _ if answer.status == StatusCode::UNAUTHORIZED => {
+                Err(Failure::Unauthorized { address: self.address.clone(), shown: token.is_some() })
+            }
+            _ => Err(Failure::AdminRefused {
+                address: self.address.clone(),
+                status: answer.status.as_u16(),
+                body: text.trim().chars().take(BODY_SHOWN).collect(),
+            }),
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::admin::{self, Admin};
 use super::failure::Failure;
 use super::global::{Global, block_on};
-use super::{admin, outline, print};
+use super::{outline, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -25,9 +26,9 @@ pub struct ExplainArgs {
 
 impl ExplainArgs {
     pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
-        let address = admin::address(global)?;
+        let admin = Admin::of(global)?;
         block_on(async {
-            let answer = admin::ask(&address, &self.path()).await?;
+            let answer = admin.ask(&self.path()).await?;
             if global.json {
                 print::json(&answer);
             } else {

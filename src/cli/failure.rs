@@ -33,6 +33,11 @@ pub enum Failure {
         address: String,
         source: FetchError,
     },
+    /// A token has to be shown; whether one was.
+    Unauthorized {
+        address: String,
+        shown: bool,
+    },
     AdminRefused {
         address: String,
         status: u16,
@@ -69,6 +74,15 @@ impl fmt::Display for Failure {
             }
             Self::Admin { address, source } => {
                 write!(f, "http://{address}: {source}; does a proxy run there? (--admin ADDRESS names another)")
+            }
+            Self::Unauthorized { address, shown: false } => {
+                write!(
+                    f,
+                    "http://{address} wants to be shown a token: name its file with --token-file or POINTSMAN_ADMIN_TOKEN_FILE"
+                )
+            }
+            Self::Unauthorized { address, shown: true } => {
+                write!(f, "http://{address} does not take this token; is it the first in the proxy's admin.token_file?")
             }
             Self::AdminRefused { address, status, body } => write!(f, "http://{address} answered {status}: {body}"),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),

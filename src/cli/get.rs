@@ -92,14 +92,25 @@ fn shown(entry: &Entry) -> Json {
     let secret = matches!(entry.key, Ok(Key::Certificate(_)));
     match serde_json::from_slice(&entry.value) {
         Ok(Json::Object(mut fields)) if secret => {
-            // A record that was rejected may have a key where it does not belong.
-            fields.retain(|name, value| name != "key" && !value.to_string().contains("PRIVATE KEY"));
+            fields.retain(|name, value| is_public(name, value));
             Json::Object(fields)
         }
         Ok(value @ Json::Object(_)) if !secret => value,
         // What is not the record it should be may hold a key anywhere.
         _ if secret => json!({}),
         _ => String::from_utf8_lossy(&entry.value).into(),
+    }
+}
+
+/// Of a certificate's record. Whoever mixed up its fields may have written the key into any of them.
+fn is_public(name: &str, value: &Json) -> bool {
+    match (name, value) {
+        ("v", Json::Number(_)) => true,
+        ("chain", Json::String(chain)) => {
+            let mut begun = chain.lines().filter(|line| line.starts_with("-----BEGIN")).peekable();
+            begun.peek().is_some() && begun.all(|begin| begin.trim() == "-----BEGIN CERTIFICATE-----")
+        }
+        _ => false,
     }
 }
 
@@ -259,11 +270,17 @@ mod tests {
 
     #[test]
     fn a_private_key_is_never_shown() {
-        let hidden = r#"{"chain":"-----BEGIN RSA PRIVATE KEY-----SECRET","v":1}"#;
-        for value in [hidden, r#"{"chain":"C","key":"SECRET"}"#, r#"{"chain":"C","key":"SECRET"#, r#""SECRET""#, "SECRET"] {
+        let mixed_up =
+            r#"{"chain":"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nSECRET"}"#;
+        let misnamed = r#"{"chain":"SECRET","kye":"SECRET","v":"SECRET"}"#;
+        for value in
+            [r#"{"chain":"C","key":"SECRET"}"#, r#"{"chain":"C","key":"SECRET"#, r#""SECRET""#, "SECRET", mixed_up, misnamed]
+        {
             let shown = entry_json(&certificate(value)).to_string();
             assert!(!shown.contains("SECRET"), "{shown}");
         }
-        assert_eq!(shown(&certificate(r#"{"chain":"C","key":"SECRET"}"#)), json!({"chain": "C"}));
+        let chain = "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n";
+        let whole = json!({"v": 1, "chain": chain, "key": "SECRET"}).to_string();
+        assert_eq!(shown(&certificate(&whole)), json!({"v": 1, "chain": chain}));
     }
 }

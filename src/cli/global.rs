@@ -27,6 +27,9 @@ pub struct Global {
     /// Admin endpoint of the proxy [default: 127.0.0.1:9900] [env: POINTSMAN_ADMIN_ADDRESS=]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub admin: Option<String>,
+    /// File with a token of the admin endpoint; `run` asks for one of those in it
+    #[arg(long, global = true, value_name = "FILE", env = "POINTSMAN_ADMIN_TOKEN_FILE", hide_env_values = true)]
+    pub token_file: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -50,6 +53,7 @@ impl Global {
         let flags = Flags {
             listen: listen.to_vec(),
             admin: self.admin.clone(),
+            token_file: self.token_file.clone(),
             etcd: self.etcd.clone(),
             prefix: self.prefix.clone(),
             log_format: self.log_format.clone(),

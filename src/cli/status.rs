@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::admin;
+use super::admin::{Admin, escaped};
 use super::failure::Failure;
 use super::global::{Global, block_on};
 use super::print::{self, Cell, Table, Tone, is_coloured};
@@ -24,13 +24,13 @@ pub struct StatusArgs {
 
 impl StatusArgs {
     pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
-        let address = admin::address(global)?;
+        let admin = Admin::of(global)?;
         block_on(async {
             let answer = match &self.service {
-                Some(service) => admin::ask(&address, &format!("/api/v1/services/{}", admin::escaped(service))).await?,
+                Some(service) => admin.ask(&format!("/api/v1/services/{}", escaped(service))).await?,
                 None => json!({
-                    "status": admin::ask(&address, "/api/v1/status").await?,
-                    "services": admin::ask(&address, "/api/v1/services").await?["services"].take(),
+                    "status": admin.ask("/api/v1/status").await?,
+                    "services": admin.ask("/api/v1/services").await?["services"].take(),
                 }),
             };
             if global.json {
@@ -38,7 +38,7 @@ impl StatusArgs {
             } else if self.service.is_some() {
                 instances(&answer).print();
             } else {
-                print::out(&headline(&answer["status"], &address, is_coloured()));
+                print::out(&headline(&answer["status"], &admin.address, is_coloured()));
                 services(&answer["services"], None).print();
             }
             Ok(ExitCode::SUCCESS)

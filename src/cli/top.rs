@@ -9,10 +9,11 @@ use clap::Args;
 use serde_json::Value as Json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::admin::Admin;
 use super::failure::Failure;
 use super::global::{Global, block_on};
 use super::print::{self, is_coloured};
-use super::{admin, status};
+use super::status;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,14 +30,14 @@ pub struct TopArgs {
 
 impl TopArgs {
     pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
-        let address = admin::address(global)?;
+        let admin = Admin::of(global)?;
         block_on(async {
             let mut ticks = interval(self.interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut rates = Rates::default();
             loop {
                 ticks.tick().await;
-                let services = admin::ask(&address, "/api/v1/services").await?["services"].take();
+                let services = admin.ask("/api/v1/services").await?["services"].take();
                 if global.json {
                     print::out(&format!("{services}\n"));
                     continue;

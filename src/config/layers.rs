@@ -24,6 +24,7 @@ pub struct Layers {
 pub struct Flags {
     pub listen: Vec<String>,
     pub admin: Option<String>,
+    pub token_file: Option<PathBuf>,
     pub etcd: Vec<String>,
     pub prefix: Option<String>,
     pub log_format: Option<String>,
@@ -115,6 +116,9 @@ impl Flags {
             // Several URLs in one flag are as good as several flags.
             lay(root, "registry", "endpoints", word(&self.etcd.join(","), "--etcd"));
             forget_kind(root);
+        }
+        if let Some(file) = &self.token_file {
+            lay(root, "admin", "token_file", word(&file.to_string_lossy(), "--token-file"));
         }
         let single = [
             ("admin", "address", "--admin", &self.admin),

@@ -47,7 +47,7 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
     };
     let (admin, admin_place) = {
         let mut section = root.section_or_empty("admin");
-        (process::admin(&mut section), section.place_of("address"))
+        (process::admin(&mut section, layers), section.place_of("address"))
     };
     let proxy = process::proxy(&mut root.section_or_empty("proxy"));
     for (at, (_, place)) in listeners.iter().enumerate().filter(|(_, (listener, _))| listener.proxy_protocol) {

@@ -26,6 +26,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,6 +43,7 @@ pub use network::Network;
 pub use pattern::KeyPattern;
 pub use problems::Problems;
 pub use tls::{CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_client_ca};
+pub use token::read_tokens;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +125,7 @@ impl RegistryConfig {
 }
 
 /// An address that listens everywhere is connected to on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -177,11 +179,20 @@ pub struct AdminConfig {
     pub address: SocketAddr,
     /// Allows an address that is not loopback without a token or client certificates.
     pub insecure: bool,
+    /// Whoever asks has to show one of the tokens in it.
+    pub token_file: Option<PathBuf>,
+    /// But not for `/metrics`.
+    pub open_metrics: bool,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900), insecure: false }
+        Self {
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900),
+            insecure: false,
+            token_file: None,
+            open_metrics: false,
+        }
     }
 }
 

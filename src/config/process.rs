@@ -1,5 +1,6 @@
 //! `[[listener]]`, `[admin]`, `[proxy]` and `[log]`: how this process works, whatever is declared.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::Secret;
@@ -10,6 +11,7 @@ use crate::wire::scalar::{boolean, duration, duration_above_zero, named, number,
 use super::address::listen_address;
 use super::registry::path_in;
 use super::tls;
+use super::token::{is_open_to_all, read_tokens};
 use super::{
     AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProxyConfig,
     ShutdownConfig,
@@ -26,24 +28,42 @@ pub(super) fn listener(fields: &mut Fields<'_>, layers: &Layers) -> Option<Liste
     Some(Listener { address: address?, tls, redirect_to_https, proxy_protocol })
 }
 
-pub(super) fn admin(fields: &mut Fields<'_>) -> AdminConfig {
+pub(super) fn admin(fields: &mut Fields<'_>, layers: &Layers) -> AdminConfig {
     let default = AdminConfig::default();
     let admin = AdminConfig {
         address: fields.or("address", default.address, listen_address),
         insecure: fields.or("insecure", default.insecure, boolean),
+        token_file: fields.optional("token_file", token_file(layers)),
+        open_metrics: fields.or("open_metrics", default.open_metrics, boolean),
     };
-    fields.unsupported("token_file");
     fields.unsupported("tls");
-    if !admin.address.ip().is_loopback() && !admin.insecure {
+    if let Some(path) = admin.token_file.as_deref().filter(|path| is_open_to_all(path)) {
+        fields
+            .odd("token_file", format!("{} can be read by everybody on this machine; chmod 640 takes that away", path.display()));
+    }
+    let is_far = !admin.address.ip().is_loopback();
+    if is_far && admin.token_file.is_some() {
+        fields.odd("token_file", format!("is shown by clients on the way to {} without TLS, for whoever listens", admin.address));
+    }
+    if is_far && admin.token_file.is_none() && !fields.has("token_file") && !admin.insecure {
         let message = format!(
             "{} can be reached from other machines, and nobody would have to show who they are; write \"127.0.0.1:{}\", \
-             or say insecure = true if the network keeps others out",
+             or name a token_file, or say insecure = true if the network keeps others out",
             admin.address,
             admin.address.port()
         );
         fields.wrong("address", message);
     }
     admin
+}
+
+/// It is read again whenever it changes; but a bad one is better known before the start.
+fn token_file(layers: &Layers) -> impl Fn(&Node) -> Read<PathBuf> {
+    let path_in = path_in(layers);
+    move |node| {
+        let path = path_in(node)?;
+        read_tokens(&path).map(|_| path)
+    }
 }
 
 pub(super) fn proxy(fields: &mut Fields<'_>) -> ProxyConfig {

@@ -98,6 +98,8 @@ families! {
         "When a certificate for clients expires, since 1970.";
     CERTIFICATE_FILES_REJECTED = Gauge "pointsman_certificate_files_rejected" []
         "Certificate files whose present content cannot be used.";
+    ADMIN_UNAUTHORIZED = Counter "pointsman_admin_unauthorized_total" ["reason"]
+        "Requests to the admin endpoint that were refused for want of a token.";
     REGISTRY_CONNECTED = Gauge "pointsman_registry_connected" []
         "1 while the registry answers.";
     REGISTRY_APPLIED_REVISION = Gauge "pointsman_registry_applied_revision" []

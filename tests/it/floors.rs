@@ -34,6 +34,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
     ("ring::aead", &["proxy/sticky.rs"]),
+    ("ring::hmac", &["admin/access.rs"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];

@@ -2,6 +2,8 @@
 
 mod world;
 
+/// Who may see what the proxy says about itself.
+mod access;
 /// What the proxy says about itself.
 mod admin;
 /// How requests are shared among instances.

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
+use super::{Access, ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
     Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome,
@@ -54,6 +54,7 @@ impl World {
             history: history.clone(),
             timings: Arc::default(),
             probe_lateness: Arc::default(),
+            access: Access::open(),
             registry: Box::new(move || reading.lock().unwrap().clone()),
             terminating: vec![(1, "0.0.0.0:8443".parse().unwrap())],
             certificate_files: Box::new(|| vec![("b.pem".to_owned(), "b.pem holds no certificate".to_owned())]),
