@@ -21,6 +21,7 @@ use ring::hmac;
 use tracing::{info, warn};
 
 use super::reply::Refusal;
+use super::tls::Tls;
 use crate::config::{AdminConfig, read_tokens};
 use crate::model::Secret;
 
@@ -29,6 +30,9 @@ use crate::model::Secret;
 pub struct Access {
     /// `None`: whoever reaches the address is answered.
     tokens: Option<TokenFile>,
+    /// Where it speaks TLS; and whether a client's certificate opens what a token does.
+    pub(super) tls: Option<Tls>,
+    certificates: bool,
     open_metrics: bool,
     n_missing: AtomicU64,
     n_wrong: AtomicU64,
@@ -37,18 +41,27 @@ pub struct Access {
 impl Access {
     /// `Err` says what is wrong with the file of the tokens.
     pub fn new(config: &AdminConfig) -> Result<Self, String> {
-        let tokens = config.token_file.as_deref().map(TokenFile::open).transpose()?;
-        Ok(Self { tokens, open_metrics: config.open_metrics, n_missing: AtomicU64::new(0), n_wrong: AtomicU64::new(0) })
+        Ok(Self {
+            tokens: config.token_file.as_deref().map(TokenFile::open).transpose()?,
+            tls: config.tls.as_ref().map(Tls::open).transpose()?,
+            certificates: config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+            open_metrics: config.open_metrics,
+            ..Self::open()
+        })
     }
 
     /// To everybody.
     pub fn open() -> Self {
-        Self { tokens: None, open_metrics: true, n_missing: AtomicU64::new(0), n_wrong: AtomicU64::new(0) }
+        let (tls, certificates) = (None, false);
+        Self { tokens: None, tls, certificates, open_metrics: true, n_missing: AtomicU64::new(0), n_wrong: AtomicU64::new(0) }
     }
 
-    /// `path` as the client wrote it: what is not plainly one of the open ones is not open.
-    pub fn check(&self, path: &str, fields: &HeaderMap) -> Result<(), Refusal> {
-        let Some(tokens) = &self.tokens else { return Ok(()) };
+    /// `path` as the client wrote it: what is not plainly one of the open ones is not open. `certified`: the client has shown
+    /// a certificate, which was verified.
+    pub fn check(&self, path: &str, fields: &HeaderMap, certified: bool) -> Result<(), Refusal> {
+        if certified || self.tokens.is_none() && !self.certificates {
+            return Ok(());
+        }
         if OPEN.contains(&path) || self.open_metrics && path == "/metrics" {
             return Ok(());
         }
@@ -56,7 +69,7 @@ impl Access {
             self.n_missing.fetch_add(1, Ordering::Relaxed);
             return Err(Refusal::Unauthorized { wrong: false });
         };
-        if bearer(said.as_bytes()).is_some_and(|token| tokens.hold(token)) {
+        if bearer(said.as_bytes()).is_some_and(|token| self.tokens.as_ref().is_some_and(|tokens| tokens.hold(token))) {
             return Ok(());
         }
         let n = self.n_wrong.fetch_add(1, Ordering::Relaxed) + 1;
@@ -157,7 +170,7 @@ mod tests {
     impl World {
         fn check(&self, path: &str, authorization: Option<&str>) -> Result<(), Refusal> {
             let value = authorization.map(|value| (AUTHORIZATION, value.parse().unwrap()));
-            self.access.check(path, &HeaderMap::from_iter(value))
+            self.access.check(path, &HeaderMap::from_iter(value), false)
         }
     }
 

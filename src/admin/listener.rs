@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -50,12 +51,28 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>, mut shutdown: w
     let _ = tokio::time::timeout(FINISH_MAX, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn talk(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
+async fn talk(stream: TcpStream, admin: Arc<Admin>, shutdown: watch::Receiver<bool>) {
+    let stream = Patient::new(stream, STALL_MAX);
+    let Some(tls) = &admin.sources.access.tls else { return converse(stream, false, admin, shutdown).await };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok((stream, certified))) => converse(stream, certified, admin.clone(), shutdown).await,
+        Ok(Err(error)) => debug!(%error, "A TLS handshake at the admin address failed"),
+        Err(_) => debug!("A TLS handshake at the admin address took too long"),
+    }
+}
+
+/// `certified`: the client has shown a certificate, which was verified.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    certified: bool,
+    admin: Arc<Admin>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request: http::Request<Incoming>| {
         let admin = admin.clone();
         async move {
             let access = &admin.sources.access;
-            let checked = guard::check(&request).and_then(|()| access.check(request.uri().path(), request.headers()));
+            let checked = guard::check(&request).and_then(|()| access.check(request.uri().path(), request.headers(), certified));
             if let Err(Refusal::Unauthorized { wrong: true }) = checked {
                 tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             }
@@ -66,7 +83,7 @@ async fn talk(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::Receive
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream, STALL_MAX)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -92,6 +109,7 @@ const HEAD_SIZE_MAX: usize = 16 * 1024;
 /// For a whole head. It runs between requests too, so it is also how long a connection may be idle; longer than the
 /// usual 15 s between scrapes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_MAX: Duration = Duration::from_secs(10);
 const FINISH_MAX: Duration = Duration::from_secs(2);
 /// When no file descriptor is left, trying at once would only burn the processor.

@@ -27,6 +27,7 @@ mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::sync::Arc;
 

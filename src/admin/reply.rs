@@ -39,7 +39,7 @@ impl Refusal {
                 let message = if *wrong {
                     "this token is not valid here"
                 } else {
-                    "this has to be asked with a token: Authorization: Bearer TOKEN"
+                    "this has to be asked with a token (Authorization: Bearer TOKEN), or where one is taken, with a client certificate"
                 };
                 (StatusCode::UNAUTHORIZED, "unauthorized", message.to_owned())
             }

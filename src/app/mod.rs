@@ -311,7 +311,7 @@ impl fmt::Display for StartError {
             Self::Listen(what, address, error) => write!(f, "the {what} cannot listen on {address}: {error}"),
             Self::Embedded(error) => error.fmt(f),
             Self::AccessLog(file, error) => write!(f, "log.access.file: {file:?} cannot be written: {error}"),
-            Self::Access(reason) => write!(f, "admin.token_file: {reason}"),
+            Self::Access(reason) => write!(f, "the admin endpoint cannot be guarded: {reason}"),
             Self::Runtime(error) => write!(f, "the process cannot be set up: {error}"),
         }
     }

@@ -17,13 +17,14 @@ fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
 }
 
 /// The sections of the manual, with the headings it gives them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "[[listener]]",
     TLS,
     "[listener.tls.hsts]",
     "[registry]",
     "[[registry.source]]",
     "[admin]",
+    "[admin.tls]",
     "[proxy]",
     "[proxy.limits]",
     "[proxy.shutdown]",

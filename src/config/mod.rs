@@ -42,7 +42,7 @@ pub use load::{load, load_registry};
 pub use network::Network;
 pub use pattern::KeyPattern;
 pub use problems::Problems;
-pub use tls::{CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_client_ca};
+pub use tls::{AdminTls, CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_client_ca};
 pub use token::read_tokens;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
@@ -183,6 +183,8 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// But not for `/metrics`.
     pub open_metrics: bool,
+    /// `None`: it speaks plain HTTP.
+    pub tls: Option<AdminTls>,
 }
 
 impl Default for AdminConfig {
@@ -192,6 +194,7 @@ impl Default for AdminConfig {
             insecure: false,
             token_file: None,
             open_metrics: false,
+            tls: None,
         }
     }
 }

@@ -35,20 +35,21 @@ pub(super) fn admin(fields: &mut Fields<'_>, layers: &Layers) -> AdminConfig {
         insecure: fields.or("insecure", default.insecure, boolean),
         token_file: fields.optional("token_file", token_file(layers)),
         open_metrics: fields.or("open_metrics", default.open_metrics, boolean),
+        tls: fields.section("tls").and_then(|section| tls::admin(section, layers)),
     };
-    fields.unsupported("tls");
     if let Some(path) = admin.token_file.as_deref().filter(|path| is_open_to_all(path)) {
         fields
             .odd("token_file", format!("{} can be read by everybody on this machine; chmod 640 takes that away", path.display()));
     }
     let is_far = !admin.address.ip().is_loopback();
-    if is_far && admin.token_file.is_some() {
+    if is_far && admin.token_file.is_some() && !fields.has("tls") {
         fields.odd("token_file", format!("is shown by clients on the way to {} without TLS, for whoever listens", admin.address));
     }
-    if is_far && admin.token_file.is_none() && !fields.has("token_file") && !admin.insecure {
+    let asks = fields.has("token_file") || admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if is_far && !asks && !admin.insecure {
         let message = format!(
             "{} can be reached from other machines, and nobody would have to show who they are; write \"127.0.0.1:{}\", \
-             or name a token_file, or say insecure = true if the network keeps others out",
+             or name a token_file or tls.client_ca, or say insecure = true if the network keeps others out",
             admin.address,
             admin.address.port()
         );

@@ -229,15 +229,6 @@ fn a_variable_that_sets_nothing_is_odd_but_those_of_others_are_not() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_not_ignored() {
-    let told = told(
-        "[[listener]]\naddress = '0.0.0.0:80'\n\
-         [admin]\ntls = {}\n",
-    );
-    assert_eq!(told.problems(), ["pointsman.toml:4: admin.tls: is not supported in this version",]);
-}
-
-#[test]
 fn sources_are_patterns_of_keys_in_the_order_of_the_file() {
     let told = told(
         "[registry]\nprefix = '/p'\n[[registry.source]]\nkeys = '/services/{service}/{instance}'\n\
@@ -285,7 +276,10 @@ fn no_two_readers_share_a_key() {
 fn the_admin_endpoint_is_open_only_on_request() {
     let open = told("[admin]\naddress = '0.0.0.0:9900'\n");
     let problems = open.problems();
-    assert!(problems[0].contains("write \"127.0.0.1:9900\", or name a token_file, or say insecure = true"), "{problems:?}");
+    assert!(
+        problems[0].contains("write \"127.0.0.1:9900\", or name a token_file or tls.client_ca, or say insecure = true"),
+        "{problems:?}"
+    );
     assert!(told("[admin]\naddress = '0.0.0.0:9900'\ninsecure = true\n").config().admin.insecure);
 }
 

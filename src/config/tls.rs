@@ -37,6 +37,14 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// What the admin endpoint terminates TLS with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTls {
+    pub pair: CertificateFiles,
+    /// Who shows a certificate that these vouch for needs no token.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Whether a client has to show who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientAuth {
@@ -136,6 +144,21 @@ pub(super) fn tls(mut fields: Fields<'_>, layers: &Layers) -> TlsConfig {
         min_version: fields.or("min_version", TlsVersion::default(), one_of(&[TlsVersion::V1_2, TlsVersion::V1_3], version)),
         hsts: fields.section("hsts").and_then(hsts),
     }
+}
+
+/// `{ certificate = "admin.pem", key = "admin.key", client_ca = "ops.pem" }`.
+pub(super) fn admin(mut fields: Fields<'_>, layers: &Layers) -> Option<AdminTls> {
+    let (chain, key) = (fields.required("certificate", path_in(layers)), fields.required("key", path_in(layers)));
+    let client_ca = fields.optional("client_ca", |node| {
+        let path = path_in(layers)(node)?;
+        read_client_ca(&path).map(|_| path)
+    });
+    let pair = CertificateFiles { chain: chain?, key: key? };
+    match pair.read(SystemTime::now()) {
+        Ok((_, warnings)) => warnings.into_iter().for_each(|warning| fields.odd("certificate", warning)),
+        Err(problems) => problems.into_iter().for_each(|problem| fields.wrong("certificate", problem)),
+    }
+    Some(AdminTls { pair, client_ca })
 }
 
 /// `{ chain = "a.pem", key = "a.key" }`.

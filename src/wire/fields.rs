@@ -179,13 +179,6 @@ impl<'a> Fields<'a> {
         items.iter().enumerate().filter_map(|(at, item)| Fields::of(item, format!("{path}[{at}]"), self.report)).collect()
     }
 
-    /// A field of the contract that this version cannot honour: better refused than silently ignored.
-    pub fn unsupported(&mut self, key: &'static str) {
-        if self.said(key).is_some() {
-            self.wrong(key, "is not supported in this version");
-        }
-    }
-
     /// Notes a problem of a field, or of its absence.
     pub fn wrong(&self, key: &str, message: impl Display) {
         self.report.problem(self.path_of(key), self.place_of(key), message.to_string());

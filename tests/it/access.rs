@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::world::ports::free_address;
 use crate::world::program::Program;
+use crate::world::tls::{Authority, curl};
 use crate::world::{Ask, World};
 
 const TOKEN: &str = "f4a1c0ffee5eed0f4a1c0ffee5eed0aa";
@@ -42,7 +43,7 @@ fn an_address_that_others_reach_wants_to_know_who_asks() {
     let out = world.command(&["run", "--admin", "0.0.0.0:9900"]).output().expect("the built binary can be run");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && said.contains("--admin: 0.0.0.0:9900 can be reached from other machines"), "{said}");
-    assert!(said.contains("name a token_file, or say insecure = true"), "{said}");
+    assert!(said.contains("name a token_file or tls.client_ca, or say insecure = true"), "{said}");
 
     let out = world.run(&["check", "--token-file", "short"]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -98,6 +99,34 @@ fn what_is_not_open_wants_a_token_and_wrong_ones_are_counted_and_slow() {
 
     let open = guarded("open_metrics = true\n");
     assert_eq!((open.admin("/metrics").status, open.admin("/api/v1/status").status), (200, 401));
+}
+
+#[test]
+fn a_client_certificate_does_what_a_token_does() {
+    let world = World::setup().embedded().start();
+    let (authority, stranger, admin) = (Authority::new("Ops"), Authority::new("Nobody"), free_address());
+    let folder = world.folder();
+    fs::write(folder.join("ca.pem"), &authority.pem).expect("a file");
+    authority.vouch(&["localhost"]).write(&folder, "admin");
+    authority.vouch(&["ops"]).write(&folder, "ops");
+    stranger.vouch(&["ops"]).write(&folder, "stranger");
+    let tls = r#"{ certificate = "admin.pem", key = "admin.key", client_ca = "ca.pem" }"#;
+    fs::write(folder.join("far.toml"), format!("[admin]\ntls = {tls}\n")).expect("a file");
+    let (listen, address) = (free_address().to_string(), admin.to_string());
+    let args = ["run", "--config", "far.toml", "--listen", &listen, "--admin", &address];
+    let _far = Program::start(&mut world.command(&args), &folder, "far");
+    let ask = |path: &str, args: &[&str]| curl(&folder, admin, "localhost", path, args).status;
+    world.settles("it is ready", 200, || ask("/readyz", &[]));
+    assert_eq!(ask("/api/v1/status", &[]), 401);
+    assert_eq!(ask("/api/v1/status", &["--cert", "ops.pem", "--key", "ops.key"]), 200);
+    assert_eq!(ask("/livez", &["--cert", "stranger.pem", "--key", "stranger.key"]), 0, "no handshake");
+    stranger.vouch(&["localhost"]).write(&folder, "admin");
+    assert_eq!(ask("/livez", &[]), 0, "another certificate is served, which nobody here vouches for");
+    authority.vouch(&["localhost"]).write(&folder, "admin");
+    fs::write(folder.join("admin.key"), "no key").expect("a file");
+    assert_eq!(ask("/livez", &[]), 0, "what was not good has changed nothing");
+    authority.vouch(&["localhost"]).write(&folder, "admin");
+    assert_eq!(ask("/livez", &[]), 200);
 }
 
 #[test]

@@ -27,7 +27,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("httparse", &["proxy/http1/"]),
     ("memchr", &["proxy/http1/"]),
     ("etcd_client", &["registry/", "embedded/"]),
-    ("tokio_rustls", &["prober/", "proxy/downstream/stream.rs", "proxy/handshake.rs"]),
+    ("tokio_rustls", &["admin/tls.rs", "prober/", "proxy/downstream/stream.rs", "proxy/handshake.rs"]),
     ("rustls_native_certs", &["prober/tls.rs"]),
     ("x509_parser", &["tls/x509.rs"]),
     ("redb", &["embedded/"]),
