@@ -418,6 +418,29 @@ fn the_end_lets_requests_finish_and_a_start_without_etcd_has_its_certificates() 
 }
 
 #[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    let settings = "[proxy]\ntrusted_proxies = ['127.0.0.0/8']\n";
+    let at = free_address();
+    let authority = Authority::new("Test Root");
+    let pair = authority.vouch(&["a.example"]);
+    let config = format!(
+        "[[listener]]\naddress = 'LISTEN'\n[[listener]]\naddress = '{at}'\nproxy_protocol = true\n[listener.tls]\n\
+         certificates = [{{ chain = 'a.pem', key = 'a.key' }}]\n{settings}"
+    );
+    let setup = World::setup().config(&config).file("ca.pem", &authority.pem);
+    let world = setup.file("a.pem", &pair.chain).file("a.key", &pair.key).start();
+    let [_one] = world.serve("app", ["one"]);
+    for version in ["--http2", "--http1.1"] {
+        let answer = curl(&world.folder(), at, "a.example", "/seen", &[version, "--haproxy-protocol"]);
+        assert!(answer.status == 200 && answer.body.contains(r#""x-forwarded-proto","https""#), "{version} {answer:?}");
+        let without = curl(&world.folder(), at, "a.example", "/seen", &[version]);
+        assert_eq!(without.status, 0, "{version} {without:?}");
+    }
+    assert_eq!(world.metric("pointsman_proxy_headers_total", &[("result", "proxied")]), Some(2.0));
+    assert_eq!(world.metric("pointsman_tls_handshakes_total", &[("result", "full")]), Some(2.0));
+}
+
+#[test]
 fn an_expired_certificate_is_served_with_a_warning() {
     let secure = Secure::new();
     let old = secure.authority.vouch_for(&["old.example"], Duration::ZERO);
