@@ -208,6 +208,10 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     for (result, n) in &proxy.proxy_headers {
         text.sample(&[result], n);
     }
+    text.family(&families::HTTP2_CUTS);
+    for (cause, n) in &proxy.http2_cuts {
+        text.sample(&[cause], n);
+    }
     text.family(&families::CONNECTIONS);
     for (listener, n) in &proxy.connections {
         text.sample(&[&listener.to_string()], n);

@@ -117,6 +117,8 @@ pub struct ProxyReading {
     pub handshakes: Vec<(&'static str, &'static str, u64)>,
     /// Headers of the PROXY protocol, by what came of them.
     pub proxy_headers: Vec<(&'static str, u64)>,
+    /// Connections and streams of HTTP/2 that were cut, by cause.
+    pub http2_cuts: Vec<(&'static str, u64)>,
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,

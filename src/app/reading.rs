@@ -62,6 +62,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         http1_own: stats.http1_own,
         http1_general: stats.http1_general,
         handshakes: stats.handshakes,
+        http2_cuts: stats.http2_cuts.to_vec(),
         drain_forced_closes: stats.drain_forced_closes,
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }

@@ -220,6 +220,7 @@ pub struct ProxyConfig {
 pub struct ClientLimits {
     pub head_timeout: Duration,
     pub body_progress: Duration,
+    pub answer_progress: Duration,
     pub keep_alive: Duration,
     pub handshake: Duration,
     /// Bytes.
@@ -234,6 +235,7 @@ impl Default for ClientLimits {
         Self {
             head_timeout: Duration::from_secs(10),
             body_progress: Duration::from_secs(30),
+            answer_progress: Duration::from_secs(60),
             keep_alive: Duration::from_secs(75),
             handshake: Duration::from_secs(10),
             head_size: 32 * 1024,

@@ -103,6 +103,7 @@ fn limits(fields: &mut Fields<'_>) -> ClientLimits {
     ClientLimits {
         head_timeout: fields.or("head_timeout", default.head_timeout, duration_above_zero),
         body_progress: fields.or("body_progress", default.body_progress, duration_above_zero),
+        answer_progress: fields.or("answer_progress", default.answer_progress, duration_above_zero),
         keep_alive: fields.or("keep_alive", default.keep_alive, duration_above_zero),
         handshake: fields.or("handshake", default.handshake, duration_above_zero),
         head_size: head_size.and_then(|size| size.try_into().ok()).unwrap_or(default.head_size),

@@ -6,7 +6,8 @@
 //!
 //! 1. `worker` takes connections off its sockets; `introduction` hears who their client is where a proxy says so; `handshake`
 //!    terminates TLS on those of a listener that does; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
-//! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else.
+//! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else;
+//!    `http2` watches what its clients ask of it.
 //! 3. `downstream` and `upstream` are the connections that both of them use.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod forward;
 mod handshake;
 mod head;
 mod http1;
+mod http2;
 mod introduction;
 mod key;
 mod listening;

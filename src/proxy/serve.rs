@@ -43,12 +43,11 @@ impl Serve {
             },
         };
         let mut connection = self.connected(stream, Link::new(met, client));
-        let unseen = self.ending.clone();
         let opening = until_ending(&mut self.ending, self.shared.limits.head_timeout, LAST_WORDS, connection.opening()).await;
         match (opening, protocol) {
             // What was agreed on holds; what else comes is not valid in it, and the engines say so.
             (Ok(Ok(Opening::Http1 | Opening::Http2)), Some(Negotiated::Http2)) | (Ok(Ok(Opening::Http2)), None) => {
-                self.pingora.serve_http2(connection, &unseen).await;
+                self.pingora.serve_http2(connection).await;
             }
             (Ok(Ok(Opening::Http1 | Opening::Http2)), _) => self.http1(connection).await,
             (Ok(Ok(Opening::Closed) | Err(_)), _) => {}

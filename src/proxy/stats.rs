@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::introduction::{HeaderStats, Outcome};
+use super::http2::{Cause, Cuts};
 use crate::routing::RouteStats;
 
 #[derive(Debug, Default)]
@@ -22,6 +23,7 @@ pub struct WorkerStats {
     pub handshakes: HandshakeStats,
     /// PROXY headers.
     pub headers: HeaderStats,
+    pub http2_cuts: Cuts,
     drain_cuts: AtomicU64,
 }
 
@@ -83,6 +85,8 @@ pub struct ProxyStats {
     pub handshakes: Vec<(&'static str, &'static str, u64)>,
     /// PROXY headers, in the order of `Outcome::ALL`.
     pub headers: [u64; Outcome::ALL.len()],
+    /// Connections and streams of HTTP/2 that were cut, by cause.
+    pub http2_cuts: [(&'static str, u64); Cause::ALL.len()],
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -169,8 +173,8 @@ impl HandshakeResult {
 
 impl ProxyStats {
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
-        let mut sum = Self::default();
         let workers: Vec<_> = workers.into_iter().collect();
+        let mut sum = Self { http2_cuts: Cause::ALL.map(|cause| (cause.as_str(), 0)), ..Self::default() };
         let add = |into: &mut u64, from: &AtomicU64| *into += from.load(Ordering::Relaxed);
         for version in HandshakeVersion::ALL {
             for result in HandshakeResult::ALL.into_iter().filter(|result| version.goes_with(*result)) {
@@ -189,6 +193,7 @@ impl ProxyStats {
             sum.headers.iter_mut().zip(worker.headers.all()).for_each(|(a, b)| *a += b);
             add(&mut sum.http1_own, &worker.http1.own);
             add(&mut sum.http1_general, &worker.http1.general);
+            sum.http2_cuts.iter_mut().zip(Cause::ALL).for_each(|((_, n), cause)| *n += worker.http2_cuts.of(cause));
             add(&mut sum.drain_forced_closes, &worker.drain_cuts);
         }
         sum

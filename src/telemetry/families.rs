@@ -84,6 +84,8 @@ families! {
         "HTTP/1 requests by the engine that did them.";
     PROXY_HEADERS = Counter "pointsman_proxy_headers_total" ["result"]
         "Headers of the PROXY protocol by what came of them.";
+    HTTP2_CUTS = Counter "pointsman_http2_cuts_total" ["cause"]
+        "HTTP/2 connections, and streams that nobody read, that were cut, by what was too much or too slow.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]

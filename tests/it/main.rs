@@ -22,12 +22,16 @@ mod draining;
 mod drills;
 /// Real requests take an instance out, and one brings it back.
 mod ejection;
+/// What a client of HTTP/2 may ask for without end, and how it ends.
+mod floods;
 /// What an instance is told of a request.
 mod forwarding;
 /// Where the registry may not lead requests.
 mod guard;
 /// HTTP/1.1 to the byte, on both sides.
 mod http1;
+/// HTTP/2 to the frame.
+mod http2;
 /// A proxy in front says who its client is.
 mod introduction;
 /// Who waits, who is refused at once, and who never notices.

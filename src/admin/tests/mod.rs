@@ -68,6 +68,7 @@ impl World {
                 drains_active: 1,
                 http1_own: 41,
                 http1_general: 3,
+                http2_cuts: vec![("resets", 4)],
                 drain_forced_closes: 2,
             }),
             leaving: leaving.subscribe(),

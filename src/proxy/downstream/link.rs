@@ -21,7 +21,7 @@ pub struct Link {
     pub stats: Arc<WorkerStats>,
     phase: AtomicU8,
     killed: AtomicBool,
-    resets: AtomicU32,
+    begun: AtomicU32,
 }
 
 /// What is known of a connection when it is accepted.
@@ -57,7 +57,7 @@ impl Link {
             stats,
             phase: AtomicU8::new(Phase::Head as u8),
             killed: AtomicBool::new(false),
-            resets: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
         })
     }
 
@@ -90,21 +90,13 @@ impl Link {
         self.killed.load(Ordering::Relaxed)
     }
 
-    /// Counts a stream that its client opened and reset before we answered; too many of them end the connection.
-    pub fn stream_was_reset(&self) {
-        if self.resets.fetch_add(1, Ordering::Relaxed) >= RESETS_MAX {
-            self.kill();
-        }
+    /// A head has become a request.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An answered stream shows a client that means it.
-    pub fn stream_was_answered(&self) {
-        if self.resets.load(Ordering::Relaxed) > 0 {
-            self.resets.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Requests since the last time somebody asked.
+    pub fn take_begun(&self) -> u32 {
+        self.begun.swap(0, Ordering::Relaxed)
     }
 }
-
-/// Resets that a client may be ahead of the answers it took: browsers cancel a page of images, an attack
-/// (CVE-2023-44487) does nothing else.
-const RESETS_MAX: u32 = 200;

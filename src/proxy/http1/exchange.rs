@@ -13,7 +13,7 @@ use super::answer;
 use super::down::Down;
 use super::head::Head;
 use super::request::{Request, Way};
-use super::transfer::{Stop, Transfer, Up, WRITE_TIMEOUT};
+use super::transfer::{Stop, Transfer, Up};
 use super::upload::Upload;
 use crate::model::ServicePolicy;
 use crate::proxy::arrival::Arrival;
@@ -132,10 +132,9 @@ async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, r
     let up = Up::new(request, upload, connection).map_err(Stop::Refused)?;
     let is_shared = request.way.as_ref().is_some_and(|way| way.policy.proxy_protocol.is_none());
     let Engine { shared, alarm, ending, .. } = engine;
-    let body_progress = shared.limits.body_progress;
+    let limits = &shared.limits;
     let (wire_used, down) = (&mut wire, Down::new());
-    let transfer =
-        Transfer { connection, alarm, request, upload, wire: wire_used, body_progress, ending, up, down, is_new: true };
+    let transfer = Transfer { connection, alarm, request, upload, wire: wire_used, limits, ending, up, down, is_new: true };
     if transfer.run().await? && is_shared {
         wire.put_back(Instant::now());
     }
@@ -227,7 +226,7 @@ async fn drain(engine: &mut Engine, connection: &mut Connection, upload: &mut Up
 
 /// Whether the client took all of it.
 async fn send(engine: &mut Engine, connection: &mut Connection, [head, body]: [&[u8]; 2]) -> bool {
-    engine.alarm.set(Instant::now() + WRITE_TIMEOUT);
+    engine.alarm.set(Instant::now() + engine.shared.limits.answer_progress);
     let alarm = &mut engine.alarm;
     let (mut head, mut body) = (head, body);
     poll_fn(|cx| {

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::StatusCode;
 use tokio::io::AsyncWrite;
@@ -20,6 +20,7 @@ use super::down::Down;
 use super::request::{Request, Way};
 use super::response::{self, Invalid};
 use super::upload::Upload;
+use crate::config::ClientLimits;
 use crate::proxy::attempt::{Failure, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
 use crate::proxy::reply::Refusal;
@@ -32,8 +33,7 @@ pub struct Transfer<'t> {
     pub request: &'t mut Request,
     pub upload: &'t mut Upload,
     pub wire: &'t mut Wire,
-    /// How long a client may take for the next piece of its body.
-    pub body_progress: Duration,
+    pub limits: &'t ClientLimits,
     pub ending: &'t watch::Receiver<bool>,
     pub up: Up,
     pub down: Down,
@@ -227,7 +227,7 @@ impl Transfer<'_> {
         let Some(Way { policy, is_grpc, .. }) = &self.request.way else { return now };
         let timeouts = &policy.timeouts;
         if self.down.has_output() {
-            now + WRITE_TIMEOUT
+            now + self.limits.answer_progress
         } else if !self.down.expects_head() {
             now + timeouts.idle
         } else if self.is_asked() {
@@ -236,7 +236,7 @@ impl Transfer<'_> {
         } else if !self.up.is_flushed() || *is_grpc {
             now + timeouts.idle
         } else {
-            now + self.body_progress
+            now + self.limits.body_progress
         }
     }
 
@@ -261,5 +261,3 @@ const BAD_CHUNK: Refusal = Refusal::Malformed("the request body is not valid chu
 const OUT_USUAL: usize = 2 * 1024;
 /// The buffer of a body that is at least as long.
 const LARGE: usize = 64 * 1024;
-/// To a client that does not read.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::link::SessionLink;
+use super::link::{Running, SessionLink};
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::Forwarding;
 use crate::proxy::forward::Origin;
@@ -37,6 +37,7 @@ pub struct RequestCtx {
 pub struct Arrived {
     pub arrival: Arrival,
     pub link: Arc<SessionLink>,
+    pub _running: Running,
 }
 
 /// How far a request is.

@@ -1,25 +1,31 @@
 //! Pingora, set up for one worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::gateway::Gateway;
+use super::guard::Guard;
 use super::io::Carried;
 use super::link::SessionLink;
 use super::peers::Peers;
+use crate::config::ClientLimits;
 use crate::proxy::Shared;
 use crate::proxy::downstream::Connection;
+use crate::proxy::serve::has_begun;
 
 #[derive(Clone)]
 pub struct Pingora {
     proxy: Arc<HttpProxy<Gateway>>,
+    limits: ClientLimits,
     ending: watch::Receiver<bool>,
 }
 
@@ -29,22 +35,44 @@ impl Pingora {
         let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOLED_MAX, ..ServerConf::default() };
         let gateway = Gateway { shared: shared.clone(), peers: peers.clone(), ending: ending.clone() };
         let mut proxy: HttpProxy<Gateway> = http_proxy(&Arc::new(conf), gateway);
-        let mut options = HttpServerOptions::default();
-        options.h2_idle_timeout = Some(limits.keep_alive);
-        proxy.server_options = Some(options);
         // The defaults hold what keeps a flood of heads small; only our own limit is put in.
         let mut h2 = default_h2_options();
         h2.max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
         h2.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        h2.max_send_buffer_size(STREAM_BUFFER);
+        h2.max_pending_accept_reset_streams(UNSEEN_MAX);
         proxy.h2_options = Some(h2);
-        Self { proxy: Arc::new(proxy), ending }
+        Self { proxy: Arc::new(proxy), limits: limits.clone(), ending }
     }
 
-    /// The whole connection. `unseen`: Pingora waits for a change that this receiver has not seen.
-    pub async fn serve_http2(&self, connection: Connection, unseen: &watch::Receiver<bool>) {
+    /// The whole connection. Pingora's own end of an idle one says nothing to the client, so that a request that is on its
+    /// way already would be lost.
+    pub async fn serve_http2(&self, connection: Connection) {
         connection.multiplexed();
         let link = SessionLink::new(connection.link().clone());
-        self.proxy.process_new(Box::new(Carried::new(connection, link)), unseen).await;
+        let guard = Guard::new(connection.link().clone(), &self.limits);
+        let carried = Carried::new(connection, link.clone()).guarded(guard);
+        let (end, ended) = watch::channel(false);
+        tokio::select! {
+            _ = self.proxy.process_new(Box::new(carried), &ended) => {}
+            () = self.unused(&link, &end) => {}
+        }
+    }
+
+    /// Tells the client that nothing new is taken once nothing has run for long, and returns when it had the time to leave;
+    /// it never returns once the process is about to end, because then the drain says when.
+    async fn unused(&self, link: &SessionLink, end: &watch::Sender<bool>) {
+        let mut ending = self.ending.clone();
+        let is_process_ending = tokio::select! {
+            () = has_begun(&mut ending) => true,
+            () = link.idle_for(self.limits.keep_alive) => false,
+        };
+        end.send_replace(true);
+        if is_process_ending {
+            return std::future::pending().await;
+        }
+        sleep(GOODBYE).await;
+        link.idle_for(Duration::ZERO).await;
     }
 
     /// One HTTP/1 request, whose first bytes are there. `None`: the connection is closed, or was a tunnel.
@@ -73,3 +101,10 @@ const POOLED_MAX: usize = 4096;
 /// What an HTTP/2 client may send before we have passed it on: one upload fills a fast link, many share a bound.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits of one answer for a client that lets us send it and does not read.
+const STREAM_BUFFER: usize = 64 * 1024;
+/// Streams that were taken back before they could begin; more of them are stopped by what we allow of resets. The codec's
+/// own 20 are too few for a client that gives up a burst of calls at once.
+const UNSEEN_MAX: usize = 250;
+/// For what a client has sent before it could know that we close.
+const GOODBYE: Duration = Duration::from_secs(2);

@@ -29,6 +29,7 @@ use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
 use crate::proxy::introduction::for_instance;
+use crate::proxy::http2::Cause;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::route::route;
@@ -60,12 +61,13 @@ impl ProxyHttp for Gateway {
         link.enter(Phase::Body);
         let limits = &self.shared.limits;
         session.set_read_timeout(Some(limits.body_progress));
-        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        session.set_write_timeout(Some(limits.answer_progress));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         // An instance may answer while it still reads. What is left of the body afterwards is drained, or ends the connection.
         session.set_close_on_response_before_downstream_finish(false);
         let arrival = Arrival::on(&link, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
-        ctx.arrived = Some(Arrived { arrival, link });
+        let _running = link.begin();
+        ctx.arrived = Some(Arrived { arrival, link, _running });
         Ok(())
     }
 
@@ -226,6 +228,11 @@ impl ProxyHttp for Gateway {
             ctx.refuse(Refusal::SlowBody);
         } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
             return self.after(failed, session, ctx, error);
+        } else if *error.etype() == ErrorType::WriteTimedout {
+            ctx.broken = Some("slow_read");
+            if let (Some(Arrived { link, .. }), true) = (&ctx.arrived, session.as_downstream().is_http2()) {
+                link.stats.http2_cuts.count(Cause::SlowRead);
+            }
         } else {
             ctx.broken = Some("client_gone");
         }
@@ -264,12 +271,9 @@ impl ProxyHttp for Gateway {
         if let Some(forwarding) = ctx.forwarding() {
             forwarding.finish_attempt(false);
         }
-        let Some(Arrived { arrival, link }) = &ctx.arrived else { return };
+        let Some(Arrived { arrival, link, .. }) = &ctx.arrived else { return };
         let request = session.req_header();
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
-        if session.as_downstream().is_http2() {
-            if status == 0 { link.stream_was_reset() } else { link.stream_was_answered() }
-        }
         let reason = match &ctx.stage {
             Stage::Refused(refusal, _) => Some(refusal.reason()),
             _ => ctx.broken,
@@ -313,7 +317,7 @@ impl Gateway {
     }
 
     fn find_way(&self, session: &mut Session, ctx: &RequestCtx) -> Result<Stage, Refusal> {
-        let Arrived { arrival, link } = ctx.arrived.as_ref().ok_or(Refusal::Internal)?;
+        let Arrived { arrival, link, .. } = ctx.arrived.as_ref().ok_or(Refusal::Internal)?;
         let request = session.req_header();
         let raw = RawHead {
             method: &request.method,
@@ -340,7 +344,7 @@ impl Gateway {
         let attempt = forwarding.next_attempt(&mut fastrand::Rng::new()).await?;
         let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
         let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
-        let first = ctx.arrived.as_ref().map(|Arrived { arrival, link }| for_instance(&policy, arrival, link));
+        let first = ctx.arrived.as_ref().map(|Arrived { arrival, link, .. }| for_instance(&policy, arrival, link));
         let claimed = self.peers.claim(&instance, &policy, fresh, first.unwrap_or_default());
         let (peer, claim) = claimed.ok_or(Refusal::NoneHealthy)?;
         ctx.claim = Some(claim);
@@ -411,8 +415,6 @@ pub fn progress(session: &Session) -> Progress<'_> {
     }
 }
 
-/// To a client that does not read.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the rest of a request body that nobody wants, so that the connection can be used again.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where no policy says less.

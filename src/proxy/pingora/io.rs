@@ -1,5 +1,6 @@
 //! A downstream connection in the form Pingora takes its streams.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +15,15 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::guard::Guard;
 use super::link::SessionLink;
 use crate::proxy::downstream::{Connection, Phase};
+use crate::proxy::http2::Cause;
 
-#[derive(Debug)]
 pub struct Carried {
     connection: Connection,
+    /// Of HTTP/2.
+    guard: Option<Box<Guard>>,
     socket_digest: Arc<SocketDigest>,
     proxy_digest: Option<Arc<ProxyDigest>>,
 }
@@ -30,27 +34,86 @@ impl Carried {
         // Both are known already; Pingora would ask the kernel for them.
         let _ = socket_digest.peer_addr.set(Some(PingoraAddr::Inet(link.peer)));
         let _ = socket_digest.local_addr.set(Some(PingoraAddr::Inet(link.local)));
-        Self { connection, socket_digest: Arc::new(socket_digest), proxy_digest: link.into_digest() }
+        Self { connection, guard: None, socket_digest: Arc::new(socket_digest), proxy_digest: link.into_digest() }
+    }
+
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Some(Box::new(guard)), ..self }
     }
 
     pub fn into_connection(self) -> Connection {
         self.connection
     }
+
+    fn cut(&mut self, cause: Cause, cx: &mut Context<'_>) -> io::Error {
+        match &mut self.guard {
+            Some(guard) => guard.cut(cause, &mut self.connection, cx),
+            None => io::ErrorKind::ConnectionAborted.into(),
+        }
+    }
+
+    /// What became of a write, as the guard sees it. `pieces` were offered.
+    fn written(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        pieces: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(guard) = &mut self.guard else { return written };
+        let cause = match written {
+            Poll::Ready(Ok(n)) => taken(pieces, n).find_map(|piece| guard.sent(piece)),
+            Poll::Ready(Err(_)) => None,
+            Poll::Pending => guard.poll_stalled(cx),
+        };
+        match cause {
+            None => written,
+            Some(Cause::Codec) => {
+                guard.count(Cause::Codec);
+                written
+            }
+            Some(cause) => Poll::Ready(Err(self.cut(cause, cx))),
+        }
+    }
+}
+
+/// The first `n` bytes of these.
+fn taken<'a>(pieces: &'a [IoSlice<'a>], mut n: usize) -> impl Iterator<Item = &'a [u8]> {
+    pieces.iter().map_while(move |piece| {
+        let (taken, left) = (piece.len().min(n), n);
+        n -= taken;
+        (left > 0).then(|| &piece[..taken])
+    })
 }
 
 impl AsyncRead for Carried {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.connection).poll_read(cx, buf);
+        let Some(guard) = &mut self.guard else { return read };
+        let cause = match &read {
+            Poll::Ready(Ok(())) => guard.received(&buf.filled()[before..]),
+            Poll::Ready(Err(_)) => None,
+            Poll::Pending => guard.poll_waiting(cx),
+        };
+        match cause {
+            None => read,
+            Some(cause) => {
+                buf.set_filled(before);
+                Poll::Ready(Err(self.cut(cause, cx)))
+            }
+        }
     }
 }
 
 impl AsyncWrite for Carried {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.connection).poll_write(cx, bytes);
+        self.written(written, &[IoSlice::new(bytes)], cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.connection).poll_write_vectored(cx, bufs);
+        self.written(written, bufs, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -58,11 +121,27 @@ impl AsyncWrite for Carried {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(cx)
+        let flushed = Pin::new(&mut self.connection).poll_flush(cx);
+        let Some(guard) = &mut self.guard else { return flushed };
+        match &flushed {
+            Poll::Ready(_) => guard.flushed(),
+            Poll::Pending => {
+                if let Some(cause) = guard.poll_stalled(cx) {
+                    return Poll::Ready(Err(self.cut(cause, cx)));
+                }
+            }
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
     }
 }
 

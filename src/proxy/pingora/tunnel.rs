@@ -95,7 +95,7 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
     let instance = forwarding.next_attempt(&mut fastrand::Rng::new()).await?.instance().clone();
     let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
     let (_, mut claim) = gateway.peers.claim(&instance, &policy, true, Vec::new()).ok_or(Refusal::NoneHealthy)?;
-    let first = ctx.arrived.as_ref().map(|Arrived { arrival, link }| for_instance(&policy, arrival, link));
+    let first = ctx.arrived.as_ref().map(|Arrived { arrival, link, .. }| for_instance(&policy, arrival, link));
     let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;
     if instance.spec.protocol != Protocol::Http {
         debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
@@ -287,7 +287,7 @@ struct Facts {
 
 impl Drop for Facts {
     fn drop(&mut self) {
-        let Arrived { arrival, link } = &self.arrived;
+        let Arrived { arrival, link, .. } = &self.arrived;
         self.way.forwarding.finish_attempt(false);
         let record = RequestRecord {
             at: arrival.at,

@@ -7,6 +7,7 @@ mod admin;
 pub mod client;
 pub mod etcd;
 pub mod forwarder;
+pub mod frames;
 pub mod load;
 pub mod ports;
 pub mod program;
