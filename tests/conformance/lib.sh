@@ -48,6 +48,15 @@ WORDS
     sed -n "$2" "$1" | head -n 1
 }
 
+# `python PACKAGE...`: an interpreter, in $PYTHON, that has these packages of PyPI.
+python() {
+    need python3:python3
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    PYTHON=target/conformance/$SUITE/bin/python
+    [ -x "$PYTHON" ] || python3 -m venv "target/conformance/$SUITE"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
 # `report CASES PASSED`: the suite's line, and whether it passed.
 report() {
     echo "$SUITE: $1 cases, $2 passed, $(($1 - $2)) failed"
