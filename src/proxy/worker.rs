@@ -70,6 +70,9 @@ impl Worker {
         }
         if timeout(self.drain, self.settled()).await.is_err() {
             info!(connections = self.open(), "Drain is over; closing what is left");
+            if self.upstreams.take_leave() > 0 {
+                let _ = timeout(LAST_WORDS, self.settled()).await;
+            }
         }
         sweeper.abort();
     }

@@ -49,6 +49,18 @@ fn a_second_signal_ends_it_at_once() {
     assert!(told_again.elapsed() < Duration::from_secs(3));
 }
 
+/// And not cut off without a word, as if the network had failed.
+#[test]
+fn a_websocket_that_outlasts_the_drain_is_told_that_we_go() {
+    let mut world = World::setup().config("[proxy.shutdown]\ngrace = \"0s\"\ndrain = \"1s\"\n").start();
+    let [_one] = world.serve("app", ["one"]);
+    let mut socket = world.websocket("/ws");
+    assert_eq!(world.echo(&mut socket, "hello"), Ok("hello".to_owned()));
+    world.terminate();
+    assert_eq!(world.handle().block_on(socket.close_code()), Some(1001));
+    world.proxy_mut().exits_within(Duration::from_secs(5));
+}
+
 #[test]
 fn sighup_reads_the_file_again_and_keeps_the_old_one_if_the_new_is_wrong() {
     let route = |prefix: &str| format!("[[route]]\npath_prefix = \"{prefix}\"\nservice = \"app\"\n");

@@ -20,6 +20,7 @@ mod link;
 mod peers;
 mod relay;
 mod tunnel;
+mod websocket;
 
 pub use engine::Pingora;
 pub use peers::Peers;

@@ -1,4 +1,5 @@
-//! Two sockets joined: whatever one says the other hears, until both have ended or nothing moves for too long.
+//! Two sockets joined: whatever one says the other hears, until both have ended, nothing moves for too long, or it has to
+//! end. What ends before its time is told so, if it is a WebSocket.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -7,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::websocket::{Frames, going_away, going_away_masked};
 use crate::proxy::downstream::Stream;
 use crate::proxy::stats::WorkerStats;
 
@@ -35,13 +38,23 @@ impl Duplex for Stream {
 pub struct End<'a, S> {
     pub stream: &'a mut S,
     pub said: Vec<u8>,
+    /// What it says in frames, if it does.
+    pub frames: Option<Frames>,
+}
+
+/// What ends a tunnel before its ends do.
+pub struct Limit<'a> {
+    /// How long nothing may move.
+    pub idle: Duration,
+    /// The drain is over.
+    pub over: &'a Notify,
 }
 
 /// Returns the bytes that went to the client.
-pub async fn relay(client: End<'_, impl Duplex>, instance: End<'_, impl Duplex>, idle: Duration, stats: &WorkerStats) -> u64 {
+pub async fn relay(client: End<'_, impl Duplex>, instance: End<'_, impl Duplex>, limit: Limit<'_>, stats: &WorkerStats) -> u64 {
     let moves = Moves::new();
-    let mut down = Pump::new(instance.said, &moves, &stats.sent);
-    let mut up = Pump::new(client.said, &moves, &stats.received);
+    let mut down = Pump::new(instance.said, instance.frames, &moves, &stats.sent);
+    let mut up = Pump::new(client.said, client.frames, &moves, &stats.received);
     let (client, instance) = (client.stream, instance.stream);
     // Each direction goes on by itself: a client that does not read must not stop what it sends. An error in one ends both.
     let both = poll_fn(|cx| {
@@ -49,9 +62,14 @@ pub async fn relay(client: End<'_, impl Duplex>, instance: End<'_, impl Duplex>,
         if down.is_ready() && up.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     });
     tokio::select! {
-        _ = both => {}
-        () = moves.ceased(idle) => {}
+        _ = both => return down.moved,
+        () = moves.ceased(limit.idle) => {}
+        () = limit.over.notified() => {}
     }
+    let (to_client, to_instance) = (going_away(), going_away_masked(fastrand::u32(..).to_ne_bytes()));
+    let farewell = async { tokio::join!(down.end(client, &to_client), up.end(instance, &to_instance)) };
+    // Whoever does not take it in time misses it.
+    let _ = timeout(FAREWELL, farewell).await;
     down.moved
 }
 
@@ -60,6 +78,8 @@ struct Pump<'a> {
     moves: &'a Moves,
     counter: &'a AtomicU64,
     moved: u64,
+    /// Of what has been written.
+    frames: Option<Frames>,
     /// Without memory while nothing moves.
     chunk: Vec<u8>,
     written: usize,
@@ -70,8 +90,8 @@ struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    fn new(said: Vec<u8>, moves: &'a Moves, counter: &'a AtomicU64) -> Self {
-        Self { moves, counter, moved: 0, chunk: said, written: 0, has_ended: false, is_told: false }
+    fn new(said: Vec<u8>, frames: Option<Frames>, moves: &'a Moves, counter: &'a AtomicU64) -> Self {
+        Self { moves, counter, moved: 0, frames, chunk: said, written: 0, has_ended: false, is_told: false }
     }
 
     fn poll(&mut self, from: &mut impl Duplex, to: &mut impl Duplex, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -80,6 +100,9 @@ impl<'a> Pump<'a> {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.chunk[self.written..]))?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                if let Some(frames) = &mut self.frames {
+                    frames.pass(&self.chunk[self.written..self.written + written]);
                 }
                 self.written += written;
                 self.moved += written as u64;
@@ -105,6 +128,15 @@ impl<'a> Pump<'a> {
             self.chunk = chunk;
             self.moves.note();
         }
+    }
+
+    /// The last word of this direction, where one may stand.
+    async fn end(&self, to: &mut impl Duplex, word: &[u8]) -> io::Result<()> {
+        if !self.is_told && self.frames.as_ref().is_some_and(Frames::is_between) {
+            to.write_all(word).await?;
+            to.flush().await?;
+        }
+        to.shutdown().await
     }
 }
 
@@ -140,6 +172,8 @@ impl Moves {
     }
 }
 
+/// For the last word to a client or an instance that may not read any more.
+const FAREWELL: Duration = Duration::from_millis(500);
 const CHUNK: usize = 16 * 1024;
 /// What one side may still say when the other has ended.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(30);

@@ -24,7 +24,8 @@ use tracing::debug;
 
 use super::ctx::{Arrived, RequestCtx, Stage, Way};
 use super::gateway::Gateway;
-use super::relay::{End, relay};
+use super::relay::{End, Limit, relay};
+use super::websocket::Frames;
 use super::{answer, gateway};
 use crate::model::{Protocol, TimeoutPolicy};
 use crate::proxy::Shared;
@@ -162,11 +163,14 @@ async fn prepare(
     let Some(arrived) = ctx.arrived.take() else { return Err(Failure::Invalid) };
     let idle = way.forwarding.policy().map_or(Duration::ZERO, |p| p.timeouts.upgraded_idle);
     let mut opening = switching(&response, way.forwarding.set_cookie());
+    let is_websocket = response.headers().get(UPGRADE).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let frames = is_websocket.then(|| Frames::behind(opening.len()));
     opening.extend_from_slice(&parts.read_buf);
     let header = session.req_header();
     let link = arrived.link.clone();
     link.hand_to(Tunnel {
         opening,
+        frames,
         wire: parts.io.into_inner(),
         idle,
         facts: Facts {
@@ -257,6 +261,8 @@ fn give_up(session: &Session, ctx: &mut RequestCtx, failed: Failure) -> Refusal 
 pub struct Tunnel {
     /// The 101, and what the instance sent right behind it.
     opening: Vec<u8>,
+    /// What the instance says, if that is a WebSocket.
+    frames: Option<Frames>,
     wire: Wire,
     idle: Duration,
     facts: Facts,
@@ -267,9 +273,12 @@ impl Tunnel {
     pub async fn run(mut self, connection: Connection) {
         let (mut client, early) = connection.into_parts();
         let stats = self.facts.arrived.link.stats.clone();
-        let client = End { stream: &mut client, said: early };
-        let instance = End { stream: self.wire.stream(), said: std::mem::take(&mut self.opening) };
-        self.facts.sent = relay(client, instance, self.idle, &stats).await;
+        let over = self.wire.farewell();
+        let frames = self.frames.as_ref().map(|_| Frames::behind(0));
+        let client = End { stream: &mut client, said: early, frames };
+        let said = std::mem::take(&mut self.opening);
+        let instance = End { stream: self.wire.stream(), said, frames: self.frames.take() };
+        self.facts.sent = relay(client, instance, Limit { idle: self.idle, over: &over }, &stats).await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::world::*;
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -123,4 +125,38 @@ async fn a_tunnel_ends_with_the_drain_of_its_instance() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     client.write("still here").await;
     assert_eq!(client.rest_of_it().await, "hellostill here");
+}
+
+/// With a word for each, between the frames.
+#[tokio::test]
+async fn a_websocket_whose_time_is_over_is_told_so() {
+    for (what, stands) in [("between frames", &b"\x81\x02hi"[..]), ("inside a frame", b"\x81\x05hi")] {
+        let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let upstream = instance(move |mut client, _| {
+            let heard = heard.clone();
+            async move {
+                client.until(b"\r\n\r\n").await;
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+                client.write(head).await;
+                let _ = client.stream.write_all(stands).await;
+                let mut rest = Vec::new();
+                let _ = client.stream.read_to_end(&mut rest).await;
+                let _ = heard.send(rest);
+            }
+        })
+        .await;
+        let mut world = world().policy(|p| p.timeouts.drain = Duration::from_millis(300)).start(&[upstream]);
+        let mut client = world.connect().await;
+        client.write(ASK).await;
+        eventually(|| world.in_flight() == 1).await;
+        world.remove("i0");
+        let mut rest = Vec::new();
+        soon(client.stream.read_to_end(&mut rest)).await.unwrap();
+        let told: &[u8] = if what == "between frames" { b"\x88\x02\x03\xe9" } else { b"" };
+        assert!(rest.ends_with(&[b"\r\n\r\n", stands, told].concat()), "{what}: {rest:?}");
+        let heard = soon(hears.recv()).await.unwrap();
+        assert_eq!(heard[..2], [0x88, 0x82], "{what}");
+        assert_eq!([heard[6] ^ heard[2], heard[7] ^ heard[3]], 1001_u16.to_be_bytes(), "{what}");
+        assert_eq!(world.proxy.stats().drain_forced_closes, 1, "{what}");
+    }
 }

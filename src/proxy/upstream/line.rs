@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::wire::Idle;
 
@@ -43,6 +44,8 @@ struct Socket {
     overdue: Option<Instant>,
     /// A drain has cut it; it is on its way out.
     is_cut: bool,
+    /// Whoever uses it has a last word to say, and closes it then.
+    farewell: Option<Arc<Notify>>,
 }
 
 impl Line {
@@ -87,9 +90,18 @@ impl Line {
         let over = state.open.iter_mut().filter(|(_, socket)| !socket.is_cut && ends(socket.serial) <= now);
         over.map(|(fd, socket)| {
             socket.is_cut = true;
-            shut(*fd);
+            match &socket.farewell {
+                Some(farewell) => farewell.notify_one(),
+                None => shut(*fd),
+            }
         })
         .count()
+    }
+
+    /// Lets everybody say a last word who has one. Says how many.
+    pub fn take_leave(&self) -> usize {
+        let state = self.lock();
+        state.open.values().filter_map(|socket| socket.farewell.as_ref()).map(|farewell| farewell.notify_one()).count()
     }
 
     /// Whether it can be dropped: without connections, and not asked for since the last call.
@@ -189,6 +201,14 @@ impl Opened {
         if state.idle.len() > IDLE_MAX {
             state.close_oldest();
         }
+    }
+
+    pub(super) fn farewell(&self) -> Arc<Notify> {
+        let farewell = Arc::new(Notify::new());
+        if let Some(socket) = self.line.lock().socket((self.fd, self.serial)) {
+            socket.farewell = Some(farewell.clone());
+        }
+        farewell
     }
 
     pub fn gone(&self) {

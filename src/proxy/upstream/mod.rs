@@ -77,6 +77,11 @@ impl Upstreams {
         cut
     }
 
+    /// The end of the process: whoever has a last word to its instance and its client says it. Says how many.
+    pub fn take_leave(&self) -> usize {
+        self.lock().values().map(|entry| entry.line.take_leave()).sum()
+    }
+
     /// Drops what was kept of instances that nobody has asked for since the last call.
     pub fn forget(&self) {
         self.lock().retain(|_, entry| !entry.line.forget());

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::line::{Line, Opened};
 
@@ -52,6 +53,11 @@ impl Wire {
         let Self { mut counted, stream } = self;
         counted.is_back = true;
         counted.opened.put_back(stream, now);
+    }
+
+    /// Tells when the connection has to end. From now on whoever asked closes it then.
+    pub fn farewell(&self) -> Arc<Notify> {
+        self.counted.opened.farewell()
     }
 
     pub fn stream(&mut self) -> &mut TcpStream {

@@ -53,6 +53,20 @@ impl WebSocket {
         began.elapsed()
     }
 
+    /// Waits until the other side ends it, and says with which code it did.
+    pub async fn close_code(mut self) -> Option<u16> {
+        let ends = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                    Some(Ok(_)) => {}
+                    _ => return None,
+                }
+            }
+        };
+        timeout(PATIENCE, ends).await.ok().flatten()
+    }
+
     pub async fn echo(&mut self, said: &str) -> Result<String, String> {
         let exchange = async {
             self.0.send(Message::text(said)).await.map_err(|error| error.to_string())?;
