@@ -225,6 +225,8 @@ pub struct ClientLimits {
     pub handshake: Duration,
     /// Bytes.
     pub head_size: usize,
+    /// Bytes.
+    pub body_size: Option<u64>,
     pub fields: usize,
     /// Connections over all listeners.
     pub connections: usize,
@@ -239,6 +241,7 @@ impl Default for ClientLimits {
             keep_alive: Duration::from_secs(75),
             handshake: Duration::from_secs(10),
             head_size: 32 * 1024,
+            body_size: None,
             fields: 100,
             connections: 50_000,
         }

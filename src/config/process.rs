@@ -107,6 +107,7 @@ fn limits(fields: &mut Fields<'_>) -> ClientLimits {
         keep_alive: fields.or("keep_alive", default.keep_alive, duration_above_zero),
         handshake: fields.or("handshake", default.handshake, duration_above_zero),
         head_size: head_size.and_then(|size| size.try_into().ok()).unwrap_or(default.head_size),
+        body_size: fields.optional("body_size", size(1..=u64::MAX)),
         fields: fields.or("fields", default.fields, number(1..=FIELDS_MAX)),
         connections: fields.or("connections", default.connections, number(1..=CONNECTIONS_MAX)),
     }

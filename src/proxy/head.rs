@@ -72,6 +72,9 @@ impl<'a> RequestHead<'a> {
     pub fn check(raw: RawHead<'a>, limits: &ClientLimits) -> Result<Self, Refusal> {
         check_size(&raw, limits)?;
         let framing = framing(raw.fields)?;
+        if matches!((framing, limits.body_size), (Framing::Length(length), Some(max)) if length > max) {
+            return Err(Refusal::BodyTooLarge);
+        }
         if raw.method == Method::TRACE || raw.method == Method::CONNECT {
             return Err(Refusal::Method);
         }

@@ -115,3 +115,37 @@ async fn upload(world: &World, version: Version, n: usize) {
 const HUNDRED_MEGABYTES: usize = 100 << 20;
 /// Windows of HTTP/2 and buffers of sockets, some times over; a tenth of what passes.
 const GROWTH_MAX_KIB: u64 = 10 << 10;
+
+#[test]
+fn a_body_that_is_too_large_is_refused_whether_its_head_says_so_or_not() {
+    let world = World::setup().config("[proxy.limits]\nbody_size = \"100KiB\"\n").start();
+    let [one] = world.serve("app", ["one"]);
+    let (fits, too_large) = (vec![b'x'; 100 * 1024], vec![b'x'; 100 * 1024 + 1]);
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        world.handle().block_on(async {
+            let pieces = |body: &[u8]| {
+                let pieces: Vec<_> = body.chunks(10_000).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+                StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync()
+            };
+            let mut connection = Connection::open(world.listen, version).await.expect("the proxy accepts");
+            let answer = connection.ask(Ask::post("/count", fits.clone())).await.expect("an answer");
+            assert_eq!((answer.status, answer.text()), (200, "102400"), "{version:?}");
+            let begun = connection.begin(&Ask::post("/count", ""), pieces(&fits)).await.expect("an answer");
+            assert_eq!(begun.status(), 200, "{version:?} in pieces");
+            Answer::read(begun).await.expect("a whole one");
+            let asked = one.requests();
+            let answer = connection.ask(Ask::post("/count", too_large.clone())).await.expect("an answer");
+            assert_eq!((answer.status, answer.json()["error"].as_str()), (413, Some("body_too_large")), "{version:?}");
+            assert_eq!(one.requests(), asked, "{version:?}: no instance was asked");
+            let mut connection = Connection::open(world.listen, version).await.expect("the proxy accepts");
+            let begun = connection.begin(&Ask::post("/count", ""), pieces(&too_large)).await.expect("an answer");
+            assert_eq!(begun.status(), 413, "{version:?} in pieces");
+        });
+        world.settles("the instance is rid of it", 0, || one.running());
+    }
+    assert_eq!(
+        world.metric("pointsman_upstream_requests_total", &[("outcome", "client_gone")]),
+        Some(2.0),
+        "nobody else's fault"
+    );
+}

@@ -133,6 +133,7 @@ async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, r
     let is_shared = request.way.as_ref().is_some_and(|way| way.policy.proxy_protocol.is_none());
     let Engine { shared, alarm, ending, .. } = engine;
     let limits = &shared.limits;
+    upload.fits(limits).map_err(Stop::Refused)?;
     let (wire_used, down) = (&mut wire, Down::new());
     let transfer = Transfer { connection, alarm, request, upload, wire: wire_used, limits, ending, up, down, is_new: true };
     if transfer.run().await? && is_shared {

@@ -132,6 +132,7 @@ impl Transfer<'_> {
             }
             let used = self.upload.pass(self.connection.rest(), &mut self.up.out).map_err(|_| Stop::Refused(BAD_CHUNK))?;
             self.connection.consume(used);
+            self.upload.fits(self.limits).map_err(Stop::Refused)?;
             moved = true;
         }
     }

@@ -2,7 +2,9 @@
 //! kept for a further attempt as long as it is small.
 
 use super::chunks::{self, BadChunk, Chunks};
+use crate::config::ClientLimits;
 use crate::proxy::head::Framing;
+use crate::proxy::reply::Refusal;
 
 #[derive(Debug)]
 pub struct Upload {
@@ -43,6 +45,11 @@ impl Upload {
         self.is_lost = self.read > 0;
         self.room = 0;
         self.kept = Vec::new();
+    }
+
+    /// Whether what has been read is no more than a client may send. A length is looked at before anything is read.
+    pub fn fits(&self, limits: &ClientLimits) -> Result<(), Refusal> {
+        if limits.body_size.is_some_and(|max| self.read > max) { Err(Refusal::BodyTooLarge) } else { Ok(()) }
     }
 
     pub fn is_done(&self) -> bool {

@@ -142,11 +142,16 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        let read = session.as_downstream().body_bytes_read() as u64;
+        if self.shared.limits.body_size.is_some_and(|max| read > max) {
+            ctx.refuse(Refusal::BodyTooLarge);
+            return Err(Error::explain(ErrorType::ReadError, "the request body is too large").into_down());
+        }
         if end {
             if body.as_ref().is_some_and(Bytes::is_empty) {
                 // An HTTP/2 upload that ends with an empty frame would become two last chunks (pingora #935).
@@ -226,6 +231,8 @@ impl ProxyHttp for Gateway {
         let client_is_slow = *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout;
         if client_is_slow || matches!(ctx.overdue(now), Some(Due::Body(_))) {
             ctx.refuse(Refusal::SlowBody);
+        } else if matches!(ctx.stage, Stage::Refused(Refusal::BodyTooLarge, _)) {
+            debug!("The client sent more than it may");
         } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
             return self.after(failed, session, ctx, error);
         } else if *error.etype() == ErrorType::WriteTimedout {
