@@ -3,12 +3,15 @@
 //! Idle instances of equal weight, then of ten different weights; every pick is given back at once. The last two
 //! algorithms get a new key each time.
 
+#[path = "../tests/simulation/cast.rs"]
+mod cast;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use pointsman::model::{Address, Balance, InstanceId, InstanceSpec, Lifecycle, Origin, ServiceName, ServicePolicy};
-use pointsman::pool::{Ask, Instance, InstanceState, Key, Moment, Pool, Service, Standing};
+use pointsman::model::{Balance, ServiceName, ServicePolicy};
+use pointsman::pool::{Ask, Key, Moment, Pool, Service};
 
 fn main() {
     for (what, weight) in [("equal weights", (|_| 100) as fn(usize) -> u16), ("ten weights", |n| 10 * (1 + n as u16 % 10))] {
@@ -25,7 +28,7 @@ fn main() {
 fn cost_ns(balance: Balance, size: usize, weight: fn(usize) -> u16) -> f64 {
     let name = ServiceName::parse("s").expect("a name");
     let policy = ServicePolicy { balance, ..ServicePolicy::default() };
-    let all = (0..size).map(|n| instance(n, weight(n))).collect();
+    let all = (0..size).map(|n| cast::instance(n, weight(n), Moment::from_millis(1))).collect();
     let service = Service::new(name, Arc::new(policy), Pool::new(all), Arc::default());
     let mut rng = fastrand::Rng::with_seed(1);
     let now = Moment::from_millis(1_000_000);
@@ -43,27 +46,6 @@ fn cost_ns(balance: Balance, size: usize, weight: fn(usize) -> u16) -> f64 {
         .collect();
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
-}
-
-fn instance(n: usize, weight: u16) -> Arc<Instance> {
-    let address = Address::parse(&format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255)).expect("an address");
-    let standing = Standing {
-        addr: address.socket_addr(),
-        refused: None,
-        weight,
-        lifecycle: Lifecycle::Ready,
-        limbo: None,
-        overridden: false,
-        revision: 1,
-    };
-    Arc::new(Instance {
-        service: ServiceName::parse("s").expect("a name"),
-        id: InstanceId::parse(&format!("i{n:05}")).expect("a name"),
-        origin: Origin::Registry,
-        spec: Arc::new(InstanceSpec::at(address)),
-        standing,
-        state: Arc::new(InstanceState::new(n as u64 + 1, SystemTime::UNIX_EPOCH, Moment::from_millis(1))),
-    })
 }
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];

@@ -1,5 +1,7 @@
 //! One odd instance among ten, by way of picking: `cargo bench --bench sim`. Virtual time, so a busy machine changes nothing.
 
+#[path = "../tests/simulation/cast.rs"]
+mod cast;
 #[path = "../tests/simulation/model.rs"]
 mod model;
 

@@ -1,5 +1,6 @@
 //! What picking makes of one odd instance among ten; `cargo bench --bench sim` prints the whole comparison.
 
+mod cast;
 mod model;
 
 use model::{COMPARED, Figures, Odd, simulate};

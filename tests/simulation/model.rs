@@ -4,12 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pointsman::model::{
-    Address, Balance, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName, ServicePolicy, Verdict,
-};
-use pointsman::pool::{Ask, InFlight, Instance, InstanceState, Moment, Pool, Service, Standing};
+use pointsman::model::{Balance, Outcome, ServiceName, ServicePolicy, Verdict};
+use pointsman::pool::{Ask, InFlight, Moment, Pool, Service};
+
+use super::cast::instance;
 
 /// What is wrong with one of the ten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ struct Request {
 impl World {
     fn new(odd: Odd, balance: Balance) -> Self {
         let born = |n: usize| if odd == Odd::Cold && n == ODD { now(0) } else { Moment::from_millis(1) };
-        let all = (0..INSTANCES).map(|n| instance(n, born(n))).collect();
+        let all = (0..INSTANCES).map(|n| instance(n, 100, born(n))).collect();
         let mut policy = ServicePolicy { balance, ..ServicePolicy::default() };
         policy.ejection.enabled = false;
         let service = Service::new(ServiceName::parse("s").expect("a name"), Arc::new(policy), Pool::new(all), Arc::default());
@@ -180,27 +180,6 @@ impl World {
 /// Any moment but the process's first: the others have been there for long.
 fn now(us: u64) -> Moment {
     Moment::from_millis(3_600_000 + us / 1000)
-}
-
-fn instance(n: usize, born: Moment) -> Arc<Instance> {
-    let address = Address::parse(&format!("10.0.0.{n}:80")).expect("an address");
-    let standing = Standing {
-        addr: address.socket_addr(),
-        refused: None,
-        weight: 100,
-        lifecycle: Lifecycle::Ready,
-        limbo: None,
-        overridden: false,
-        revision: 1,
-    };
-    Arc::new(Instance {
-        service: ServiceName::parse("s").expect("a name"),
-        id: InstanceId::parse(&format!("i{n}")).expect("a name"),
-        origin: Origin::Registry,
-        spec: Arc::new(InstanceSpec::at(address)),
-        standing,
-        state: Arc::new(InstanceState::new(n as u64 + 1, SystemTime::UNIX_EPOCH, born)),
-    })
 }
 
 const INSTANCES: usize = 10;
