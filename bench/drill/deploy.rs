@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::scene::{Cast, Scene};
-use super::{Common, Finding};
+use super::{Finding, Steady};
 use crate::Outcome;
 use crate::load::{End, drive};
 
@@ -12,22 +12,17 @@ use crate::load::{End, drive};
 pub struct Flags {
     #[arg(long, default_value_t = 20)]
     instances: u32,
-    /// Requests a second
-    #[arg(long, default_value_t = 500.0)]
-    rate: f64,
-    #[arg(long, default_value_t = 64)]
-    connections: u32,
     #[command(flatten)]
-    pub common: Common,
+    pub steady: Steady,
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
+    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     let cast = Cast { latency: "5ms", registrar: true, ..Cast::default() };
     let old = scene.instances("app", flags.instances, cast).await?;
 
     let (stop, end) = End::told();
-    let load = tokio::spawn(drive(scene.plan("app", flags.connections, Some(flags.rate), end)));
+    let load = tokio::spawn(drive(flags.steady.plan(&scene, "app", end)));
     let began = Instant::now();
     let mut new = Vec::new();
     for (n, mut leaving) in old.into_iter().enumerate() {

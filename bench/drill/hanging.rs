@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::scene::{Cast, Scene};
-use super::{Common, Finding};
+use super::{Finding, Steady};
 use crate::Outcome;
 use crate::load::{End, drive};
 
@@ -18,25 +18,20 @@ pub struct Flags {
     per_try_timeout: Duration,
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// Requests a second
-    #[arg(long, default_value_t = 400.0)]
-    rate: f64,
-    #[arg(long, default_value_t = 128)]
-    connections: u32,
     #[command(flatten)]
-    pub common: Common,
+    pub steady: Steady,
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
     let limit = flags.per_try_timeout * 2 + BACKOFF_MAX;
     let timeout = humantime::format_duration(flags.per_try_timeout).to_string();
     let policy = json!({ "v": 1, "retry": { "per_try_timeout": timeout } });
-    let mut scene = Scene::start(&flags.common.program, &[("app", Some(policy))]).await?;
+    let mut scene = Scene::start(&flags.steady.common.program, &[("app", Some(policy))]).await?;
     let _well = scene.instances("app", flags.instances - 1, Cast::default()).await?;
     let hanging = scene.instance("app", "hanging", Cast { behave: Some("hang"), ..Cast::default() })?;
     scene.knows("app", [hanging.address].into_iter()).await?;
 
-    let tally = drive(scene.plan("app", flags.connections, Some(flags.rate), End::After(flags.duration))).await;
+    let tally = drive(flags.steady.plan(&scene, "app", End::After(flags.duration))).await;
     let promise = format!(
         "one of {} instances hangs; it is ejected, and no request fails or takes longer than two tries and the pause between, {limit:?}",
         flags.instances

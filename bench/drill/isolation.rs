@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::scene::{Cast, Scene};
-use super::{Common, Finding};
+use super::{Finding, Steady};
 use crate::Outcome;
 use crate::load::{End, drive};
 
@@ -16,25 +16,20 @@ pub struct Flags {
     /// Before, and as long while the other hangs
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// Requests a second to the service that is well
-    #[arg(long, default_value_t = 400.0)]
-    rate: f64,
-    #[arg(long, default_value_t = 32)]
-    connections: u32,
     /// Clients of the service that hangs; each waits for its answer
     #[arg(long, default_value_t = 500)]
     stuck: u32,
     #[command(flatten)]
-    pub common: Common,
+    pub steady: Steady,
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.common.program, &[("hangs", None), ("well", None)]).await?;
+    let mut scene = Scene::start(&flags.steady.common.program, &[("hangs", None), ("well", None)]).await?;
     let _hanging = scene.instances("hangs", flags.instances, Cast { behave: Some("hang"), ..Cast::default() }).await?;
     let _well = scene.instances("well", flags.instances, Cast::default()).await?;
 
-    let steady = || scene.plan("well", flags.connections, Some(flags.rate), End::After(flags.duration));
-    drive(scene.plan("well", flags.connections, Some(flags.rate), End::After(WARM_UP))).await;
+    let steady = || flags.steady.plan(&scene, "well", End::After(flags.duration));
+    drive(flags.steady.plan(&scene, "well", End::After(WARM_UP))).await;
     let before = drive(steady()).await;
     let (stop, end) = End::told();
     let stuck = tokio::spawn(drive(scene.plan("hangs", flags.stuck, None, end)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{interval, sleep};
 
 use super::scene::{Cast, Instance, Scene};
-use super::{Common, Finding};
+use super::{Finding, Steady};
 use crate::Outcome;
 use crate::load::{End, drive};
 
@@ -22,23 +22,18 @@ pub struct Flags {
     /// A killed instance is started again after this
     #[arg(long, default_value = "1500ms", value_parser = humantime::parse_duration)]
     away: Duration,
-    /// Requests a second
-    #[arg(long, default_value_t = 500.0)]
-    rate: f64,
-    #[arg(long, default_value_t = 64)]
-    connections: u32,
     #[command(flatten)]
-    pub common: Common,
+    pub steady: Steady,
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
+    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     // So that each kill meets requests that run.
     let cast = Cast { latency: "10ms", ..Cast::default() };
     let mut running = scene.instances("app", flags.instances, cast).await?;
 
     let (stop, end) = End::told();
-    let load = tokio::spawn(drive(scene.plan("app", flags.connections, Some(flags.rate), end)));
+    let load = tokio::spawn(drive(flags.steady.plan(&scene, "app", end)));
     let ends_at = Instant::now() + Duration::from_secs(flags.seconds);
     let mut due = interval(Duration::from_secs_f64(1.0 / flags.kills));
     let mut away: Vec<(Instant, Instance)> = Vec::new();

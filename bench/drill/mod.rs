@@ -15,8 +15,10 @@ mod scene;
 use clap::Subcommand;
 
 use crate::Outcome;
+use crate::load::{End, Plan};
 use crate::proxies::Program;
 use finding::Finding;
+use scene::Scene;
 
 #[derive(Subcommand)]
 pub enum Drill {
@@ -40,18 +42,36 @@ pub struct Common {
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
     #[command(flatten)]
     program: Program,
+}
+
+/// Of a drill whose clients ask at an even pace, whatever becomes of their requests.
+#[derive(clap::Args)]
+pub struct Steady {
+    /// Requests a second
+    #[arg(long, default_value_t = 500.0)]
+    rate: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Steady {
+    fn plan(&self, scene: &Scene, service: &str, end: End) -> Plan {
+        scene.plan(service, self.common.connections, Some(self.rate), end)
+    }
 }
 
 pub async fn run(drill: Drill) -> Outcome<()> {
     let (finding, common) = match drill {
         Drill::Refused(flags) => (refused::run(&flags).await?, flags.common),
-        Drill::Hanging(flags) => (hanging::run(&flags).await?, flags.common),
-        Drill::Deploy(flags) => (deploy::run(&flags).await?, flags.common),
-        Drill::Kill(flags) => (kill::run(&flags).await?, flags.common),
-        Drill::Outage(flags) => (outage::run(&flags).await?, flags.common),
-        Drill::Isolation(flags) => (isolation::run(&flags).await?, flags.common),
+        Drill::Hanging(flags) => (hanging::run(&flags).await?, flags.steady.common),
+        Drill::Deploy(flags) => (deploy::run(&flags).await?, flags.steady.common),
+        Drill::Kill(flags) => (kill::run(&flags).await?, flags.steady.common),
+        Drill::Outage(flags) => (outage::run(&flags).await?, flags.steady.common),
+        Drill::Isolation(flags) => (isolation::run(&flags).await?, flags.steady.common),
     };
     println!("{}", if common.json { finding.json().to_string() } else { finding.to_string() });
     if finding.is_kept { Ok(()) } else { Err(format!("the promise of drill {} is broken", finding.drill).into()) }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::scene::{Cast, Scene};
-use super::{Common, Finding};
+use super::{Finding, Steady};
 use crate::Outcome;
 use crate::load::{End, drive};
 
@@ -14,21 +14,16 @@ pub struct Flags {
     instances: u32,
     #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// Requests a second
-    #[arg(long, default_value_t = 500.0)]
-    rate: f64,
-    #[arg(long, default_value_t = 64)]
-    connections: u32,
     #[command(flatten)]
-    pub common: Common,
+    pub steady: Steady,
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
+    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     let cast = Cast { behave: Some("fail&status=503"), ..Cast::default() };
     let instances = scene.instances("app", flags.instances, cast).await?;
 
-    let tally = drive(scene.plan("app", flags.connections, Some(flags.rate), End::After(flags.duration))).await;
+    let tally = drive(flags.steady.plan(&scene, "app", End::After(flags.duration))).await;
     let received = tally.n_answered() + tally.n_failed();
     let mut sent = 0;
     for instance in &instances {

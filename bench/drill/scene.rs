@@ -154,6 +154,12 @@ impl Instance {
         let body = ask(self.address, "GET", "/behave").await?.ok_or("the instance does not count")?;
         serde_json::from_slice::<Json>(&body)?["requests"].as_u64().ok_or_else(|| "the instance has no count".into())
     }
+
+    /// What it does to every request from now on.
+    pub async fn behaves(&self, behaviour: &str) -> Outcome<()> {
+        ask(self.address, "POST", &format!("/behave?as={behaviour}")).await?.ok_or("the instance does not do as it is told")?;
+        Ok(())
+    }
 }
 
 impl Drop for Instance {
