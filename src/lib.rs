@@ -9,6 +9,7 @@
 //! | 1 | `routing` | which route a request takes |
 //! | 1 | `tls` | whether a certificate and a key go together, and which one a client gets |
 //! | 1 | `proxy_protocol` | the header that says who a proxy's client is |
+//! | 1 | `seal` | what a client may carry, and nobody else make |
 //! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
@@ -32,6 +33,7 @@ pub mod model;
 pub mod fetch;
 pub mod proxy_protocol;
 pub mod routing;
+pub mod seal;
 pub mod tls;
 pub mod wire;
 

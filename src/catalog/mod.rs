@@ -38,6 +38,7 @@ use crate::config::{AddressGuard, Said};
 use crate::model::{CertificateSource, Change, Event, InstanceId, Origin, Secret, ServiceName, Verdict};
 use crate::pool::{Instance, Pool, Service, ServiceStats, Subject, Teller, Turn};
 use crate::routing::RouteBook;
+use crate::seal::Seal;
 use crate::tls::CertBook;
 
 /// What one `apply` did.
@@ -90,8 +91,8 @@ pub struct Catalog {
     next_generation: u64,
     /// Where this process runs.
     zone: Option<Arc<str>>,
-    /// The registry's epoch takes its place where none is configured.
-    secret: Option<Secret>,
+    /// Of the secret that is configured, or of the registry's epoch.
+    seal: Option<Arc<Seal>>,
     is_secret_configured: bool,
 }
 
@@ -121,7 +122,7 @@ impl Catalog {
             guard: Arc::default(),
             next_generation: 1,
             zone: None,
-            secret: None,
+            seal: None,
             is_secret_configured: false,
         }
     }
@@ -146,7 +147,7 @@ impl Catalog {
     /// What sessions are sealed with, in place of the registry's epoch.
     pub fn with_secret(mut self, secret: Option<Secret>) -> Self {
         self.is_secret_configured = secret.is_some();
-        self.secret = secret;
+        self.seal = secret.as_ref().and_then(Seal::new).map(Arc::new);
         self
     }
 
@@ -182,8 +183,8 @@ impl Catalog {
         self.judge_losses(&previous, &mut touched, &mut telling, (now, wall));
 
         let registry_known = self.unheard.is_empty();
-        let secret = self.secret.clone();
-        let mut next = Snapshot { registry_known, secret, ..Snapshot::succeed(&previous, applied.revision) };
+        let seal = self.seal.clone();
+        let mut next = Snapshot { registry_known, seal, ..Snapshot::succeed(&previous, applied.revision) };
         if !routes.is_empty() {
             self.history.routes(&routes, applied.revision, wall);
             next.routes = Arc::new(self.routes.apply(&previous.routes, routes));
@@ -251,7 +252,7 @@ impl Catalog {
             }
             Change::Epoch(epoch) => {
                 if !self.is_secret_configured {
-                    self.secret = Some(epoch);
+                    self.seal = Seal::new(&epoch).map(Arc::new);
                 }
                 return;
             }

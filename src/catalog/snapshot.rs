@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::model::{Secret, ServiceName, ShardMap};
+use crate::model::{ServiceName, ShardMap};
 use crate::pool::Service;
 use crate::routing::RouteTable;
+use crate::seal::Seal;
 use crate::tls::Certificates;
 
 /// Immutable and complete.
@@ -17,8 +18,8 @@ pub struct Snapshot {
     pub registry_known: bool,
     /// Counts the snapshots of this process.
     pub sequence: u64,
-    /// What sessions are sealed with: as configured, or the registry's epoch. `None` before that is known.
-    pub secret: Option<Secret>,
+    /// What sessions are sealed with: the secret that was configured, or the registry's epoch. `None` before that is known.
+    pub seal: Option<Arc<Seal>>,
     pub routes: Arc<RouteTable>,
     pub certificates: Arc<Certificates>,
     pub services: ShardMap<ServiceName, Arc<Service>>,

@@ -124,8 +124,8 @@ impl Forwarding {
         arrival: &Arrival,
     ) -> Self {
         let sticky = service.as_ref().and_then(|service| {
-            let (policy, secret) = (service.policy.sticky.as_ref()?, snapshot.secret.as_ref()?);
-            Sticky::of(policy, &service.name, secret, head, arrival)
+            let (policy, seal) = (service.policy.sticky.as_ref()?, snapshot.seal.as_ref()?);
+            Some(Sticky::of(policy, &service.name, seal, head, arrival))
         });
         let earlier = head.fields.text(ATTEMPT_FIELD).and_then(|v| v.parse::<u32>().ok());
         Self {

@@ -4,24 +4,25 @@
 //! 2. The first attempt goes there if the instance can take it, or has just begun to drain; else somewhere else.
 //! 3. When another instance answers than the one the client named, the answer sets the cookie anew.
 //!
-//! The id is sealed with ChaCha20-Poly1305: who has the cookie neither learns an id, which may be an address, nor can
-//! name an instance of its choice. The nonce is made of what is sealed, so one instance has one cookie on every proxy.
+//! The id is sealed (`crate::seal`), and a cookie is good for the service and the name it was made for alone.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use http::HeaderValue;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hmac;
 
 use super::arrival::Arrival;
 use super::head::{RequestHead, Scheme};
-use crate::model::{InstanceId, Secret, ServiceName, StickyPolicy};
+use crate::model::{InstanceId, ServiceName, StickyPolicy};
+use crate::seal::Seal;
 
 /// What of a request's session concerns its cookie.
 #[derive(Debug)]
 pub struct Sticky {
     policy: StickyPolicy,
-    seal: Seal,
+    seal: Arc<Seal>,
+    /// What is sealed with the id, so that a cookie is good nowhere else.
+    place: String,
     /// Where the client says it has been, and it is true.
     held: Option<InstanceId>,
     /// The client speaks TLS, to us or to a trusted proxy before us.
@@ -29,18 +30,13 @@ pub struct Sticky {
 }
 
 impl Sticky {
-    pub fn of(
-        policy: &StickyPolicy,
-        service: &ServiceName,
-        secret: &Secret,
-        head: &RequestHead<'_>,
-        arrival: &Arrival,
-    ) -> Option<Self> {
-        let seal = Seal::new(secret, service, &policy.cookie)?;
-        let held = head.cookie(&policy.cookie).and_then(|value| seal.open(value));
+    pub fn of(policy: &StickyPolicy, service: &ServiceName, seal: &Arc<Seal>, head: &RequestHead<'_>, arrival: &Arrival) -> Self {
+        // Neither name holds a slash.
+        let place = format!("{service}/{}", policy.cookie);
+        let held = head.cookie(&policy.cookie).and_then(|value| InstanceId::parse(&seal.open(value, &place)?).ok());
         let tells_https = || head.fields.get("x-forwarded-proto").is_some_and(|v| v.eq_ignore_ascii_case(b"https"));
         let secure = head.scheme == Scheme::Https || (arrival.trusted && tells_https());
-        Some(Self { policy: policy.clone(), seal, held, secure })
+        Self { policy: policy.clone(), seal: seal.clone(), place, held, secure }
     }
 
     /// Where the request should go.
@@ -53,7 +49,8 @@ impl Sticky {
         if self.held.as_ref() == Some(answered) {
             return None;
         }
-        let mut cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", self.policy.cookie, self.seal.close(answered)?);
+        let sealed = self.seal.close(answered.as_str(), &self.place)?;
+        let mut cookie = format!("{}={sealed}; Path=/; HttpOnly; SameSite=Lax", self.policy.cookie);
         if self.secure {
             cookie.push_str("; Secure");
         }
@@ -65,69 +62,11 @@ impl Sticky {
     }
 }
 
-/// Seals ids for one cookie of one service.
-struct Seal {
-    key: LessSafeKey,
-    root: hmac::Key,
-    /// Authenticated with every id, so that a cookie is good nowhere else.
-    place: Vec<u8>,
-}
-
-impl Seal {
-    fn new(secret: &Secret, service: &ServiceName, cookie: &str) -> Option<Self> {
-        let root = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
-        let key = UnboundKey::new(&CHACHA20_POLY1305, hmac::sign(&root, b"pointsman sticky 1: key").as_ref()).ok()?;
-        // Neither name holds a slash.
-        let place = [service.as_str().as_bytes(), b"/", cookie.as_bytes()].concat();
-        Some(Self { key: LessSafeKey::new(key), root, place })
-    }
-
-    /// Nonce and sealed id in hexadecimal.
-    fn close(&self, id: &InstanceId) -> Option<String> {
-        let mut context = hmac::Context::with_key(&self.root);
-        [b"pointsman sticky 1: nonce", &self.place[..], b"/", id.as_str().as_bytes()]
-            .iter()
-            .for_each(|part| context.update(part));
-        let nonce: [u8; NONCE_LEN] = context.sign().as_ref()[..NONCE_LEN].try_into().ok()?;
-        let mut sealed = id.as_str().as_bytes().to_vec();
-        let (nonce, shown) = (Nonce::assume_unique_for_key(nonce), nonce);
-        self.key.seal_in_place_append_tag(nonce, Aad::from(&self.place), &mut sealed).ok()?;
-        Some(shown.iter().chain(&sealed).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        }))
-    }
-
-    /// `None` for whatever was not sealed here.
-    fn open(&self, cookie: &str) -> Option<InstanceId> {
-        let digits = cookie.as_bytes();
-        if digits.len() > COOKIE_LENGTH_MAX || !digits.len().is_multiple_of(2) {
-            return None;
-        }
-        let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
-        let byte = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-        let mut bytes: Vec<u8> = digits.chunks_exact(2).map(byte).collect::<Option<_>>()?;
-        let (nonce, sealed) = bytes.split_at_mut_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let id = self.key.open_in_place(nonce, Aad::from(&self.place), sealed).ok()?;
-        InstanceId::parse(std::str::from_utf8(id).ok()?).ok()
-    }
-}
-
-impl std::fmt::Debug for Seal {
-    /// Keys never reach a log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seal")
-    }
-}
-
-/// Of the longest id, in hexadecimal with its nonce and tag; whatever is longer is none of ours.
-const COOKIE_LENGTH_MAX: usize = 2 * (NONCE_LEN + 128 + 16);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{ClientLimits, Network};
+    use crate::model::Secret;
     use crate::proxy::arrival::Trusted;
     use crate::proxy::head::RawHead;
     use http::{HeaderMap, Method, Version};
@@ -150,7 +89,8 @@ mod tests {
         let trusted = Trusted::new(&[Network { address: peer.ip(), prefix: 32 }]);
         let arrival = Arrival::of(peer, &headers, &trusted, &mut fastrand::Rng::with_seed(1));
         let policy = StickyPolicy { cookie: "at".into(), ttl };
-        Sticky::of(&policy, &ServiceName::parse(service).unwrap(), &Secret::new(secret), &head, &arrival).unwrap()
+        let seal = Arc::new(Seal::new(&Secret::new(secret)).unwrap());
+        Sticky::of(&policy, &ServiceName::parse(service).unwrap(), &seal, &head, &arrival)
     }
 
     /// The value of the cookie that an answer of this instance sets.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Rooms from the ground up. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["wire", "fetch", "routing", "proxy_protocol", "health", "tls"],
+    &["wire", "fetch", "routing", "proxy_protocol", "seal", "health", "tls"],
     &["config", "pool"],
     &["catalog", "telemetry"],
     &["registry", "embedded", "resolver", "prober", "certs"],
@@ -33,8 +33,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
-    ("ring::aead", &["proxy/sticky.rs"]),
     ("ring::hmac", &["admin/access.rs"]),
+    ("ring::aead", &["seal/"]),
     ("toml", &["config/"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];
