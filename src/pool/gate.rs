@@ -82,7 +82,7 @@ impl Service {
         if standing.addr.is_none() {
             return Err(standing.refused.map_or(Out::Unresolved, Out::Refused));
         }
-        if self.policy.probe.is_on() && instance.state.health.says_draining() {
+        if instance.says_draining(&self.policy) {
             return Err(Out::SaysDraining);
         }
         self.finds_well(instance, now)
@@ -129,7 +129,7 @@ impl Service {
     pub fn lets_sessions_end(&self, instance: &Instance, now: Moment) -> bool {
         let ends = self.policy.timeouts.drain.mul_f64(SESSIONS_STAY);
         let lifecycle = instance.standing.lifecycle;
-        let says = self.policy.probe.is_on() && lifecycle == Lifecycle::Ready && instance.state.health.says_draining();
+        let says = lifecycle == Lifecycle::Ready && instance.says_draining(&self.policy);
         (lifecycle == Lifecycle::Draining || says) && instance.state.drained_for(now) < ends
     }
 

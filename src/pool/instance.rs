@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::latency::Latency;
 use super::{Health, Histogram, Moment};
-use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName};
+use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName, ServicePolicy};
 
 /// Immutable: a new weight makes a new `Instance` around the same `state`, a new address earns fresh state.
 #[derive(Debug, Clone)]
@@ -68,6 +68,11 @@ impl Instance {
     /// By what was declared; what was learned is judged at each pick.
     pub fn takes_traffic(&self) -> bool {
         self.standing.lifecycle == Lifecycle::Ready && self.standing.weight > 0 && self.standing.addr.is_some()
+    }
+
+    /// It asks for no new requests by its answers to probes.
+    pub fn says_draining(&self, policy: &ServicePolicy) -> bool {
+        policy.probe.is_on() && self.state.health.says_draining()
     }
 
     /// It takes another request beside those it has.

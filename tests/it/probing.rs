@@ -85,8 +85,13 @@ fn an_instance_that_tells_probes_it_drains_gets_nothing_new_and_is_not_down() {
     let (world, [_one, two]) = World::serving(["one", "two"]);
     world.put("/services/app", r#"{"probe":{"path":"/healthz","interval":"300ms","timeout":"200ms"}}"#);
     world.proven("app", 2);
+    world.eventually("it has idle connections", || {
+        world.get_many("/", 8).all_served(8);
+        two.connections() > 0
+    });
     two.is_now(Health { status: 503, says_draining: true, ..Health::GOOD });
     world.settles("it is heard", "draining: it says so to probes".into(), || world.seen("app", "two")["reason"].clone());
+    world.settles("its connections are closed, as those of one that is declared draining", 0, || two.connections());
     assert_eq!(world.get_many("/", 50).from("one"), 50);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!((&world.seen("app", "two")["probe"], &world.seen("app", "two")["eligible"]), (&json!("up"), &json!(false)));

@@ -66,6 +66,10 @@ impl Upstreams {
         for Entry { line, instance, policy } in entries.values() {
             line.close_overdue(now);
             line.close_idle(now, POOLED_IDLE);
+            // Health makes no snapshot, so nobody evicts an instance that tells probes that it drains.
+            if instance.says_draining(policy) {
+                line.leave(now);
+            }
             if line.has_left() {
                 if is_current(snapshot, instance) {
                     line.come_back();
@@ -94,8 +98,9 @@ impl Upstreams {
 
 /// Whether this life of the instance still takes requests.
 pub fn is_current(snapshot: &Snapshot, instance: &Instance) -> bool {
-    let now = snapshot.services.get(&instance.service).and_then(|service| service.pool.get(&instance.id));
-    now.is_some_and(|now| now.state.generation == instance.state.generation && now.takes_traffic())
+    let Some(service) = snapshot.services.get(&instance.service) else { return false };
+    let Some(now) = service.pool.get(&instance.id) else { return false };
+    now.state.generation == instance.state.generation && now.takes_traffic() && !now.says_draining(&service.policy)
 }
 
 /// A connection with what every one of ours gets: no delay, and probes of the kernel while nothing moves. `first` is said
