@@ -22,6 +22,9 @@ fn an_instance_that_crashes_is_down_in_three_seconds_and_used_again_once_it_is_b
     assert!(reason.as_str().is_some_and(|r| r.contains("probes found it down") && r.contains("connection refused")), "{reason}");
     assert_eq!(world.get_many("/", 50).from("one"), 50);
     assert!(world.metric("pointsman_probes_total", &[("service", "app"), ("result", "connect_failed")]) >= Some(3.0));
+    let n_probes = world.metric("pointsman_probes_total", &[("service", "app")]);
+    assert!(world.metric("pointsman_probe_seconds_count", &[("service", "app")]) >= n_probes, "each of them was timed");
+    assert!(world.metric("pointsman_probe_lateness_seconds_count", &[]) >= n_probes);
 
     let back = world.upstream_at("two", address);
     world.settles("it is found up", "up".into(), || world.seen("app", "two")["probe"].clone());
