@@ -39,8 +39,7 @@ impl<'a> Origin<'a> {
 
 /// Everything but the framing, which is the engine's. `number`: which attempt this is, counted from 1.
 pub fn rewrite_request(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>, number: usize) {
-    drop_hop_by_hop(fields);
-    keep_te_trailers(fields);
+    plain_request(fields, origin);
     forwarded(fields, arrival, origin);
     certified(fields, arrival);
     fields.set(REQUEST_ID, arrival.request_id.as_bytes());
@@ -57,6 +56,18 @@ pub fn rewrite_request(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &
     join_cookies(fields);
 }
 
+/// Nothing of the client's connection, and what there is said in one way.
+pub fn plain_request(fields: &mut impl FieldsMut, origin: &Origin<'_>) {
+    drop_hop_by_hop(fields);
+    // We tell the client to go on ourselves.
+    fields.remove("expect");
+    keep_te_trailers(fields);
+    plain_length(fields);
+    if origin.version < Version::HTTP_11 && fields.get("host").is_none_or(<[u8]>::is_empty) {
+        fields.set("host", origin.authority.as_bytes());
+    }
+}
+
 /// `status`: of the response these fields belong to.
 pub fn rewrite_response(fields: &mut impl FieldsMut, status: StatusCode, version: Version) {
     let upgrade = fields.get("upgrade").filter(|_| status == StatusCode::UPGRADE_REQUIRED).map(<[u8]>::to_vec);
@@ -68,6 +79,7 @@ pub fn rewrite_response(fields: &mut impl FieldsMut, status: StatusCode, version
         // RFC 9110 §8.6: a body that must not be there has no length.
         fields.remove("content-length");
     }
+    plain_length(fields);
     append(fields, "via", via(version).as_bytes());
 }
 
@@ -95,6 +107,14 @@ pub fn may_trail(name: &str) -> bool {
 pub fn ask_upgrade(fields: &mut impl FieldsMut, protocol: &[u8]) {
     fields.set("connection", b"upgrade");
     fields.set("upgrade", protocol);
+}
+
+/// Without leading zeros, which some take for octal.
+fn plain_length(fields: &mut impl FieldsMut) {
+    let Some(length) = fields.get("content-length").filter(|length| length.len() > 1 && length.starts_with(b"0")) else { return };
+    let zeros = length.iter().take_while(|digit| **digit == b'0').count();
+    let plain = length[zeros.min(length.len() - 1)..].to_vec();
+    fields.set("content-length", &plain);
 }
 
 /// The fields that belong to one connection, and those that `Connection` names (RFC 9110 §7.6.1).
@@ -206,7 +226,9 @@ fn append(fields: &mut impl FieldsMut, name: &'static str, value: &[u8]) {
 fn is_twin(name: &str) -> bool {
     name.contains('_') && {
         let dashed = name.replace('_', "-").to_ascii_lowercase();
-        OF_PROXIES.contains(&dashed.as_str()) || OF_CERTIFICATES.contains(&dashed.as_str()) || dashed == REQUEST_ID
+        let dashed = dashed.trim_end_matches('-');
+        let is_ours = OF_PROXIES.contains(&dashed) || OF_CERTIFICATES.contains(&dashed) || dashed == REQUEST_ID;
+        is_ours || PROTECTED.contains(&dashed)
     }
 }
 

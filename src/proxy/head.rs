@@ -45,6 +45,8 @@ pub struct RequestHead<'a> {
     pub version: Version,
     pub fields: &'a dyn Fields,
     pub framing: Framing,
+    /// It has a body, and sends it once it was told to go on.
+    pub expects: bool,
     pub peer: SocketAddr,
     pub scheme: Scheme,
     /// The target has to be written anew: it was in absolute form, or had dot segments.
@@ -75,11 +77,22 @@ impl<'a> RequestHead<'a> {
         if matches!((framing, limits.body_size), (Framing::Length(length), Some(max)) if length > max) {
             return Err(Refusal::BodyTooLarge);
         }
+        if framing == Framing::Chunked && raw.version < Version::HTTP_11 {
+            return Err(Refusal::Malformed("HTTP/1.0 has no chunks"));
+        }
+        let expects = expects(raw.fields)? && raw.version == Version::HTTP_11 && framing != Framing::Nothing;
         if raw.method == Method::TRACE || raw.method == Method::CONNECT {
             return Err(Refusal::Method);
         }
         let target = std::str::from_utf8(raw.target).map_err(|_| Refusal::Malformed("the request target is not ASCII"))?;
-        let (named, target, absolute) = split_target(target)?;
+        if target.contains('#') {
+            return Err(Refusal::Malformed("the request target holds a fragment"));
+        }
+        let (named, target) = split_target(target, raw.scheme)?;
+        let absolute = named.is_some();
+        if absolute && raw.version == Version::HTTP_11 && raw.fields.get("host").is_none() {
+            return Err(Refusal::Malformed("the request has no Host"));
+        }
         let authority = match (named.or(raw.authority), host_field(raw.fields)?) {
             (Some(target), Some(field)) if raw.version < Version::HTTP_2 && !target.eq_ignore_ascii_case(field) => {
                 return Err(Refusal::Malformed("the request target and Host name different hosts"));
@@ -96,10 +109,15 @@ impl<'a> RequestHead<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
-        let path = if path == "*" && raw.method == Method::OPTIONS { Cow::Borrowed(path) } else { plain_path(path)? };
+        let path = match path {
+            "" if absolute && query.is_none() && raw.method == Method::OPTIONS => Cow::Borrowed("*"),
+            "" if absolute => Cow::Borrowed("/"),
+            "*" if raw.method == Method::OPTIONS => Cow::Borrowed(path),
+            path => plain_path(path)?,
+        };
         let rewritten = absolute || matches!(path, Cow::Owned(_));
         let RawHead { method, version, fields, peer, scheme, .. } = raw;
-        Ok(Self { method, authority, host, path, query, version, fields, framing, peer, scheme, rewritten })
+        Ok(Self { method, authority, host, path, query, version, fields, framing, expects, peer, scheme, rewritten })
     }
 
     /// The target in the form every instance understands.
@@ -155,10 +173,20 @@ fn framing(fields: &dyn Fields) -> Result<Framing, Refusal> {
     }
 }
 
-/// Digits alone: no sign, no list, nothing that overflows.
+/// Digits alone: no sign, no list, nothing that overflows, not even where somebody counts with a sign.
 pub fn number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().all(u8::is_ascii_digit).then_some(text)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|n| i64::try_from(*n).is_ok())
+}
+
+/// Whether the client waits for `100 Continue`. Nobody knows what else could be expected.
+fn expects(fields: &dyn Fields) -> Result<bool, Refusal> {
+    let mut expected = all(fields, "expect");
+    match (expected.next(), expected.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        _ => Err(Refusal::Expectation),
+    }
 }
 
 fn host_field(fields: &dyn Fields) -> Result<Option<&str>, Refusal> {
@@ -170,19 +198,18 @@ fn host_field(fields: &dyn Fields) -> Result<Option<&str>, Refusal> {
     text(host).map(|h| Some(h.trim_ascii())).ok_or(Refusal::Malformed("Host is not ASCII"))
 }
 
-/// The authority of an absolute form, the rest, and whether it was one.
-fn split_target(target: &str) -> Result<(Option<&str>, &str, bool), Refusal> {
+/// The authority, if the target is in absolute form, and the rest.
+fn split_target(target: &str, of_connection: Scheme) -> Result<(Option<&str>, &str), Refusal> {
     if target.starts_with('/') || target == "*" {
-        return Ok((None, target, false));
+        return Ok((None, target));
     }
-    let malformed = Refusal::Malformed("the request target is neither a path nor an http URL");
+    let malformed = Refusal::Malformed("the request target is neither a path nor a URL of this connection's scheme");
     let (scheme, rest) = target.split_once("://").ok_or(malformed.clone())?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+    if !scheme.eq_ignore_ascii_case(of_connection.as_str()) {
         return Err(malformed);
     }
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    Ok((Some(authority), if path.is_empty() { "/" } else { path }, true))
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    Ok((Some(authority), path))
 }
 
 const METHOD_LENGTH_MAX: usize = 32;

@@ -17,6 +17,8 @@ pub enum Refusal {
     OverHttps {
         location: String,
     },
+    /// `Expect` asks for something else than `100-continue`.
+    Expectation,
     NoRoute,
     /// No route yet, because the registry has not answered since the start.
     RegistryUnknown,
@@ -57,6 +59,7 @@ impl Refusal {
             Self::SlowHead | Self::SlowBody => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
+            Self::Expectation => 417,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => 504,
@@ -71,6 +74,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::Method => "method",
             Self::OverHttps { .. } => "over_https",
+            Self::Expectation => "expectation",
             Self::NoRoute => "no_route",
             Self::RegistryUnknown => "registry_unknown",
             Self::SlowHead => "slow_head",
@@ -131,6 +135,7 @@ impl fmt::Display for Refusal {
             Self::Malformed(what) => what,
             Self::Method => "this method is not forwarded",
             Self::OverHttps { .. } => "this host is asked over https",
+            Self::Expectation => "nothing but 100-continue can be expected",
             Self::NoRoute => "no route matches this request",
             Self::RegistryUnknown => "the registry has not answered since the start",
             Self::SlowHead => "the request head did not arrive in time",
@@ -167,6 +172,8 @@ fn wants_text(request: &dyn Fields) -> bool {
         .find_map(|range| if range.ends_with("json") { Some(false) } else { range.starts_with("text/").then_some(true) })
         == Some(true)
 }
+
+pub const BAD_CHUNK: Refusal = Refusal::Malformed("the request body is not valid chunked coding");
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +224,7 @@ mod tests {
         let ours = [
             Refusal::Malformed("what"),
             Refusal::Method,
+            Refusal::Expectation,
             Refusal::NoRoute,
             Refusal::RegistryUnknown,
             Refusal::SlowHead,

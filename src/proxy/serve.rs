@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::downstream::{Connection, HeadLimits, Link, Met, Opening, Stream};
 use super::handshake::{Negotiated, Secured, Terminator, Unsecured};
-use super::http1::{self, Left};
+use super::http1;
 use super::pingora::Pingora;
 use super::reply::Refusal;
 use super::stats::{HandshakeResult, HandshakeVersion};
@@ -72,9 +72,9 @@ impl Serve {
 
     async fn http1(self, mut connection: Connection) {
         let mut own = http1::Engine::new(self.shared, self.upstreams, self.ending);
-        while let Left::General(left) = own.serve(connection).await {
+        while let Some((left, upload)) = own.serve(connection).await {
             // On the heap: most connections never need it, and its state is large.
-            match Box::pin(self.pingora.serve_request(left)).await {
+            match Box::pin(self.pingora.serve_request(left, upload)).await {
                 Some(back) => connection = back,
                 None => return,
             }

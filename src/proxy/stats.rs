@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::introduction::{HeaderStats, Outcome};
 use super::http2::{Cause, Cuts};
+use super::introduction::{HeaderStats, Outcome};
 use crate::routing::RouteStats;
 
 #[derive(Debug, Default)]

@@ -12,18 +12,24 @@ pub fn host_of(authority: &str) -> Option<Cow<'_, str>> {
         }
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    let port_is_fine = port.strip_prefix(':').is_none_or(|p| p.is_empty() || p.parse::<u16>().is_ok());
+    let port_is_fine = port.strip_prefix(':').is_none_or(is_port);
     if !port_is_fine || (!port.is_empty() && !port.starts_with(':')) {
         return None;
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    // Registered names hold more than DNS does (RFC 3986), but nothing that could end a field or begin a path.
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&b);
+    // RFC 3986 lets a name hold more, as commas and escapes; nobody is called so, and readers differ about what they mean.
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (b"[]:".contains(&b) && authority.starts_with('['));
     if host.is_empty() || host.len() > 255 || !host.bytes().all(allowed) {
         return None;
     }
     let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
     Some(if is_lower { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) })
+}
+
+/// Empty, as RFC 3986 allows, or digits alone: the standard library would take a sign for one.
+fn is_port(text: &str) -> bool {
+    text.is_empty() || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ mod floods;
 mod forwarding;
 /// Where the registry may not lead requests.
 mod guard;
+/// What is written to be read in two ways.
+mod hostile;
 /// HTTP/1.1 to the byte, on both sides.
 mod http1;
 /// HTTP/2 to the frame.

@@ -22,6 +22,7 @@ pub struct Link {
     phase: AtomicU8,
     killed: AtomicBool,
     begun: AtomicU32,
+    odd_body: AtomicBool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -58,6 +59,7 @@ impl Link {
             phase: AtomicU8::new(Phase::Head as u8),
             killed: AtomicBool::new(false),
             begun: AtomicU32::new(0),
+            odd_body: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +90,15 @@ impl Link {
 
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
+    }
+
+    /// The body of the request that runs can be read in two ways.
+    pub fn body_is_odd(&self) {
+        self.odd_body.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_body_odd(&self) -> bool {
+        self.odd_body.load(Ordering::Relaxed)
     }
 
     /// A head has become a request.

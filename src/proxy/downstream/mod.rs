@@ -176,6 +176,13 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
+    /// Sends what was gathered: whoever waits for the client has nothing more for it now. An error comes back with the next write.
+    pub fn send_gathered(&mut self, cx: &mut Context<'_>) {
+        if !self.output.is_empty() {
+            let _ = self.poll_drain(cx);
+        }
+    }
+
     /// Writes as much of these as the socket takes now, in one system call.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let stream = Pin::new(&mut self.stream);
@@ -238,8 +245,8 @@ impl Connection {
         self.head_deadline.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
     }
 
-    /// Pingora asks whether the client is still there. What it sends meanwhile is its next request.
-    fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Whether the client is still there. What it sends meanwhile is its next request.
+    pub fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.input.rest().len() < INPUT_SIZE {
             if ready!(self.poll_more(cx, INPUT_SIZE))? == 0 {
                 return Poll::Ready(Ok(()));
@@ -353,10 +360,9 @@ impl AsyncRead for Connection {
             Phase::Answer if buf.remaining() == 1 => this.poll_probe(cx),
             _ => this.poll_body(cx, buf),
         };
-        if read.is_pending() && !this.output.is_empty() {
-            // Whoever waits for the client has nothing more for it now; Pingora does not flush what has a length. An
-            // error comes back with the next write.
-            let _ = this.poll_drain(cx);
+        if read.is_pending() {
+            // Pingora does not flush what has a length.
+            this.send_gathered(cx);
         }
         read
     }

@@ -31,8 +31,11 @@ pub enum After {
     Close {
         hear_out: bool,
     },
-    /// The other engine does this request.
-    General(Head),
+    /// The other engine does this request. Its head is written anew; the body is still to come.
+    General {
+        head: Vec<u8>,
+        upload: Upload,
+    },
 }
 
 /// Why there is no whole answer from an instance.
@@ -54,9 +57,14 @@ pub async fn exchange(engine: &mut Engine, connection: &mut Connection, head: He
     let arrival = Arrival::on(&link, &head, &engine.shared.trusted, &mut fastrand::Rng::new());
     let mut request = Request::new(head, arrival);
     let found = request.find_way(&engine.shared.live, &engine.shared.limits, &link);
+    if found.is_ok() && request.expects() && connection.rest().is_empty() && !send(engine, connection, [CONTINUE, &[]]).await {
+        return After::Close { hear_out: false };
+    }
     let (mut upload, result) = match found {
         Err((refusal, framing)) => (framing.map(Upload::new), Err(Broken::Refused(refusal))),
-        Ok(_) if !request.is_for_http1() => return After::General(request.head),
+        Ok(framing) if request.is_general() => {
+            return After::General { head: request.plain_head(), upload: Upload::new(framing) };
+        }
         Ok(framing) => {
             let mut upload = Upload::new(framing);
             let client = Client { connection, request: &mut request, upload: &mut upload };
@@ -135,7 +143,8 @@ async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, r
     let limits = &shared.limits;
     upload.fits(limits).map_err(Stop::Refused)?;
     let (wire_used, down) = (&mut wire, Down::new());
-    let transfer = Transfer { connection, alarm, request, upload, wire: wire_used, limits, ending, up, down, is_new: true };
+    let transfer =
+        Transfer { connection, alarm, request, upload, wire: wire_used, limits, ending, up, down, is_new: true, n_interim: 0 };
     if transfer.run().await? && is_shared {
         wire.put_back(Instant::now());
     }
@@ -245,5 +254,7 @@ async fn send(engine: &mut Engine, connection: &mut Connection, [head, body]: [&
     .await
 }
 
+/// Said by ourselves as soon as there is a route: no instance has to be asked for it, and none can get the order wrong.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// For the rest of a request body that nobody wants.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

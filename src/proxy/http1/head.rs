@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use http::Method;
+use http::{Method, Version};
 use httparse::{EMPTY_HEADER, Error, Status};
 
 use crate::proxy::reply::Refusal;
@@ -56,8 +56,8 @@ impl Head {
         self.fields.iter().map(|(name, value)| (self.name(name), &self.bytes[value.clone()]))
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub fn version(&self) -> Version {
+        if self.is_old { Version::HTTP_10 } else { Version::HTTP_11 }
     }
 
     fn name(&self, range: &Range<usize>) -> &str {

@@ -1,7 +1,7 @@
 //! Our own HTTP/1.1, for requests to instances that speak the same: what nearly all traffic is.
 //!
-//! 1. [`Engine::serve`] reads heads off a client's connection, one after the other, and looks at each before anything is
-//!    taken away: what this engine does not do goes to the general one, with every byte of it.
+//! 1. [`Engine::serve`] reads heads off a client's connection, one after the other, and checks each: what this engine does
+//!    not do goes to the general one.
 //! 2. `exchange` is one request: route, attempts, answer. What decides is in `proxy/`, the same for both engines.
 //! 3. `transfer` is one attempt: `upload` and what is written of it go up, `down` comes back, at once and in pieces.
 //! 4. `head`, `response` and `chunks` are the syntax, `fields` what is rewritten between reading and writing.
@@ -13,7 +13,8 @@
 //!   came behind.
 //! - An idle connection holds no buffer; a busy one holds a few of a fixed size, whatever passes.
 //! - A client that ends its side before its answer is whole has left, and the attempt is given up.
-//! - Deliberately absent: HTTP/1.0, upgrades and `Expect`, TLS and HTTP/2 upstream; the general engine does them.
+//! - Deliberately absent: HTTP/1.0, upgrades, TLS and HTTP/2 upstream; the general engine does them. It never sees a byte as
+//!   the client wrote it: the head is checked here and written anew, and so is the body on its way there.
 
 mod alarm;
 mod answer;
@@ -39,6 +40,9 @@ use alarm::Alarm;
 use exchange::{After, exchange};
 use head::{Head, HeadEnd};
 use request::Request;
+pub use response::ends;
+pub use transfer::INTERIM_MAX;
+pub use upload::Upload;
 
 use super::Shared;
 use super::downstream::Connection;
@@ -46,7 +50,6 @@ use super::reply::Refusal;
 use super::serve::{LAST_WORDS, has_begun};
 use super::upstream::{Line, Upstreams, is_current};
 use crate::pool::Instance;
-use crate::routing::Fields;
 
 /// What serves one connection.
 pub struct Engine {
@@ -58,12 +61,8 @@ pub struct Engine {
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// Where a connection goes from here.
-pub enum Left {
-    Closed,
-    /// Its next request is for the general engine; all of its bytes are in the connection.
-    General(Connection),
-}
+/// A connection whose next request is for the general engine: its head is there, and this is the body behind it.
+pub type ForGeneral = (Connection, Upload);
 
 /// What came of waiting for a head.
 enum Arrived {
@@ -80,33 +79,33 @@ impl Engine {
         Self { shared, upstreams, alarm: Alarm::new(Instant::now()), ending, end: Some(end) }
     }
 
-    /// Serves requests until the connection is closed, or one comes that is for the general engine.
-    pub async fn serve(&mut self, mut connection: Connection) -> Left {
+    /// Serves requests until the connection is closed (`None`), or one comes that is for the general engine.
+    pub async fn serve(&mut self, mut connection: Connection) -> Option<ForGeneral> {
         loop {
             let head = match self.head(&mut connection).await {
                 Arrived::Head(head) => head,
                 Arrived::Nothing => {
                     connection.part();
-                    return Left::Closed;
+                    return None;
                 }
                 Arrived::Refused(refusal) => {
                     connection.refuse(&refusal).await;
-                    return Left::Closed;
+                    return None;
                 }
             };
-            let after = if is_general(&head) { After::General(head) } else { exchange(self, &mut connection, head).await };
+            let after = exchange(self, &mut connection, head).await;
             let stats = &connection.link().stats;
             match after {
                 After::NextRequest => stats.http1.count_own(),
                 After::Close { hear_out } => {
                     stats.http1.count_own();
                     connection.close(hear_out).await;
-                    return Left::Closed;
+                    return None;
                 }
-                After::General(head) => {
+                After::General { head, upload } => {
                     stats.http1.count_general();
-                    connection.put_back(head.into_bytes());
-                    return Left::General(connection);
+                    connection.put_back(head);
+                    return Some((connection, upload));
                 }
             }
         }
@@ -178,11 +177,6 @@ impl Engine {
             line.leave(Instant::now());
         }
     }
-}
-
-/// What this engine does not do, as far as the head tells.
-fn is_general(head: &Head) -> bool {
-    head.is_old || head.get("upgrade").is_some() || head.get("expect").is_some()
 }
 
 /// A head of just the size that is allowed, and what tells that it is longer.

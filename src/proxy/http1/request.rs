@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Version;
-
 use super::fields::FieldList;
 use super::head::Head;
 use super::response::has_option;
@@ -50,11 +48,12 @@ pub struct Way {
     /// Messages may be far apart in either direction.
     pub is_grpc: bool,
     framing: Framing,
+    expects: bool,
 }
 
 impl Request {
     pub fn new(head: Head, arrival: Arrival) -> Self {
-        let closes = has_option(&head, "close");
+        let closes = head.is_old || has_option(&head, "close");
         Self { head, arrival, way: None, status: 0, sent: 0, first_byte: None, reason: None, closes }
     }
 
@@ -65,7 +64,7 @@ impl Request {
             method,
             target: self.head.target(),
             authority: None,
-            version: Version::HTTP_11,
+            version: self.head.version(),
             fields: &self.head,
             peer: link.peer,
             scheme: link.scheme(),
@@ -75,10 +74,16 @@ impl Request {
         link.listening.admit(&head).map_err(|refusal| (refusal, Some(framing)))?;
         let forwarding = route(&live.load(), &head, &self.arrival).map_err(|refusal| (refusal, Some(framing)))?;
         let policy = forwarding.policy().cloned().unwrap_or_default();
+        let mut origin = Origin::of(&head).into_owned();
+        if origin.authority.is_empty() {
+            // HTTP/1.0 need not name a host. It asked whoever it is connected to.
+            origin.authority = link.local.to_string().into();
+        }
         self.way = Some(Way {
             policy,
             forwarding,
-            origin: Origin::of(&head).into_owned(),
+            origin,
+            expects: head.expects,
             target: head.rewritten.then(|| head.origin_form()),
             is_grpc: head.fields.get("content-type").is_some_and(|t| t.starts_with(b"application/grpc")),
             framing,
@@ -86,10 +91,42 @@ impl Request {
         Ok(framing)
     }
 
-    /// Every instance of the service is spoken to in HTTP/1.1 without TLS.
-    pub fn is_for_http1(&self) -> bool {
+    /// The other engine has to do it: HTTP/1.0, upgrades, and services with an instance that speaks TLS or HTTP/2.
+    pub fn is_general(&self) -> bool {
         let service = self.way.as_ref().and_then(|way| way.forwarding.service.as_ref());
-        service.is_none_or(|service| service.pool.speaks_http1())
+        let speaks_http1 = service.is_none_or(|service| service.pool.speaks_http1());
+        self.head.is_old || self.upgrade().is_some() || !speaks_http1
+    }
+
+    /// It waits to be told that it may send its body.
+    pub fn expects(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| way.expects)
+    }
+
+    /// The protocol it would rather speak. `h2c` is none: clients that want HTTP/2 begin with it.
+    fn upgrade(&self) -> Option<&[u8]> {
+        let has_body = self.way.as_ref().is_some_and(|way| way.framing != Framing::Nothing);
+        let protocol = self.head.get("upgrade").filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))?;
+        (!self.head.is_old && !has_body && has_option(&self.head, "upgrade")).then_some(protocol)
+    }
+
+    /// The head for the other engine, which reads less strictly than we do: what belonged to the client's connection is gone,
+    /// and what was understood is said in one way.
+    pub fn plain_head(&self) -> Vec<u8> {
+        let Some(way) = &self.way else { return Vec::new() };
+        let mut fields = FieldList::of(self.head.fields());
+        forward::plain_request(&mut fields, &way.origin);
+        if let Some(protocol) = self.upgrade() {
+            forward::ask_upgrade(&mut fields, protocol);
+        } else if self.head.is_old && has_option(&self.head, "keep-alive") && !has_option(&self.head, "close") {
+            fields.set("connection", b"keep-alive");
+        } else if self.closes {
+            fields.set("connection", b"close");
+        }
+        let mut out = Vec::new();
+        self.write_line(way, if self.head.is_old { "HTTP/1.0" } else { "HTTP/1.1" }, &mut out);
+        self.write_fields(way, fields, &mut out);
+        out
     }
 
     pub fn forwarding(&mut self) -> Option<&mut Forwarding> {
@@ -105,13 +142,21 @@ impl Request {
         let Some(way) = &self.way else { return };
         let mut fields = FieldList::of(self.head.fields());
         forward::rewrite_request(&mut fields, &self.arrival, &way.origin, way.forwarding.number());
+        self.write_line(way, "HTTP/1.1", out);
+        self.write_fields(way, fields, out);
+    }
+
+    fn write_line(&self, way: &Way, version: &str, out: &mut Vec<u8>) {
+        let target = way.target.as_deref().map_or(self.head.target(), str::as_bytes);
+        [self.head.method.as_str().as_bytes(), b" ", target, b" ", version.as_bytes(), b"\r\n"]
+            .iter()
+            .for_each(|part| out.extend_from_slice(part));
+    }
+
+    fn write_fields(&self, way: &Way, mut fields: FieldList<'_>, out: &mut Vec<u8>) {
         if way.framing == Framing::Chunked {
             fields.set("transfer-encoding", b"chunked");
         }
-        out.extend_from_slice(self.head.method.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(way.target.as_deref().map_or(self.head.target(), str::as_bytes));
-        out.extend_from_slice(b" HTTP/1.1\r\n");
         fields.write(out);
         out.extend_from_slice(b"\r\n");
     }
@@ -139,7 +184,7 @@ impl Request {
             method: &self.head.method,
             host: self.host(),
             target: std::str::from_utf8(self.head.target()).unwrap_or_default(),
-            version: Version::HTTP_11,
+            version: self.head.version(),
             status: self.status,
             bytes: self.sent,
             referer: self.head.text("referer"),

@@ -79,9 +79,6 @@ impl Read<'_> {
             self.fields.remove("content-length");
         } else if !matches!(body, Ends::After(_)) {
             self.fields.set("transfer-encoding", b"chunked");
-        } else if let (Some(length), Some(_)) = (self.fields.get("content-length"), self.fields.nth("content-length", 1)) {
-            let length = length.to_vec();
-            self.fields.set("content-length", &length);
         }
         if closes {
             self.fields.set("connection", b"close");
@@ -100,12 +97,11 @@ impl Read<'_> {
 }
 
 /// RFC 9112 §6.3.
-fn ends(fields: &FieldList<'_>, status: StatusCode, version: Version, method: &Method) -> Result<Ends, Invalid> {
+pub fn ends(fields: &impl Fields, status: StatusCode, version: Version, method: &Method) -> Result<Ends, Invalid> {
     let mut lengths = all(fields, "content-length");
     let length = match lengths.next() {
         None => None,
-        // The same said twice is one length; anything else is two responses.
-        Some(first) => Some(number(first).filter(|_| lengths.all(|other| other == first)).ok_or(Invalid)?),
+        Some(first) => Some(number(first).filter(|_| lengths.next().is_none()).ok_or(Invalid)?),
     };
     let mut codings = all(fields, "transfer-encoding");
     let is_chunked = match codings.next() {

@@ -23,7 +23,7 @@ use super::upload::Upload;
 use crate::config::ClientLimits;
 use crate::proxy::attempt::{Failure, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
-use crate::proxy::reply::Refusal;
+use crate::proxy::reply::{BAD_CHUNK, Refusal};
 use crate::proxy::upstream::Wire;
 
 /// What an attempt works on.
@@ -39,6 +39,8 @@ pub struct Transfer<'t> {
     pub down: Down,
     /// Nothing has been waited for.
     pub is_new: bool,
+    /// Responses that came before the response.
+    pub n_interim: usize,
 }
 
 /// How an attempt broke off.
@@ -193,6 +195,10 @@ impl Transfer<'_> {
         }
         let mut front = Vec::with_capacity(OUT_USUAL);
         if head.status.is_informational() {
+            self.n_interim += 1;
+            if self.n_interim > INTERIM_MAX {
+                return Err(Stop::Failed(Failure::Invalid));
+            }
             read.write(false, &[], &mut front);
             self.down.begin(front, head, length);
             return Ok(());
@@ -257,7 +263,8 @@ impl Transfer<'_> {
     }
 }
 
-const BAD_CHUNK: Refusal = Refusal::Malformed("the request body is not valid chunked coding");
+/// Interim responses to one request: hints and progress are few, a flood of them only keeps a connection busy.
+pub const INTERIM_MAX: usize = 32;
 /// Heads, and small bodies with them.
 const OUT_USUAL: usize = 2 * 1024;
 /// The buffer of a body that is at least as long.

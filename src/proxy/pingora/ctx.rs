@@ -25,6 +25,8 @@ pub struct RequestCtx {
     /// Before the next attempt.
     pub pause: Duration,
     pub due: Option<Due>,
+    /// Responses that came before the response.
+    pub n_interim: usize,
     /// From the request head to the head of the response.
     pub first_byte: Option<Duration>,
     /// When the request took less time than closing its connection.

@@ -20,6 +20,7 @@ use super::peers::Peers;
 use crate::config::ClientLimits;
 use crate::proxy::Shared;
 use crate::proxy::downstream::Connection;
+use crate::proxy::http1::Upload;
 use crate::proxy::serve::has_begun;
 
 #[derive(Clone)]
@@ -75,19 +76,19 @@ impl Pingora {
         link.idle_for(Duration::ZERO).await;
     }
 
-    /// One HTTP/1 request, whose first bytes are there. `None`: the connection is closed, or was a tunnel.
+    /// One HTTP/1 request, whose head is there, checked and written anew; `upload` reads its body. `None`: the connection is closed, or was a tunnel.
     ///
     /// Pingora's own loop waits for the next request with its buffers in hand and without a limit of time, so it is only
     /// called for one at a time.
-    pub async fn serve_request(&self, connection: Connection) -> Option<Connection> {
+    pub async fn serve_request(&self, connection: Connection, upload: Upload) -> Option<Connection> {
         let link = SessionLink::new(connection.link().clone());
-        let stream: Stream = Box::new(Carried::new(connection, link.clone()));
+        let stream: Stream = Box::new(Carried::new(connection, link.clone()).with_body(upload));
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(None);
         let done = self.proxy.process_new_http(session, &self.ending).await;
         // `None`: answered with `Connection: close`, or broken.
         let stream = done?.consume().0;
-        let connection = stream.into_any().downcast::<Carried>().ok()?.into_connection();
+        let connection = stream.into_any().downcast::<Carried>().ok()?.into_connection()?;
         if let Some(tunnel) = link.take_tunnel() {
             tunnel.run(connection).await;
             return None;

@@ -28,10 +28,11 @@ use crate::proxy::attempt::{Failure, Next, Progress};
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
-use crate::proxy::introduction::for_instance;
+use crate::proxy::http1::{INTERIM_MAX, ends};
 use crate::proxy::http2::Cause;
+use crate::proxy::introduction::for_instance;
 use crate::proxy::record::RequestRecord;
-use crate::proxy::reply::Refusal;
+use crate::proxy::reply::{BAD_CHUNK, Refusal};
 use crate::proxy::route::route;
 use crate::proxy::upstream::is_current;
 
@@ -173,10 +174,15 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: the bytes behind it would be taken for the next answer. Upgrades go through `tunnel`.
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 without an upgrade");
+            return invalid("101 without an upgrade");
         }
         if response.status.is_informational() {
-            return Ok(());
+            ctx.n_interim += 1;
+            return if ctx.n_interim > INTERIM_MAX { invalid("a flood of interim responses") } else { Ok(()) };
+        }
+        let (status, version, method) = (response.status, response.version, &session.req_header().method);
+        if version < Version::HTTP_2 && ends(response, status, version, method).is_err() {
+            return invalid("a response whose end can be read in two ways");
         }
         let (status, pushes_back) = (response.status.as_u16(), response.headers.contains_key(header::RETRY_AFTER));
         if ctx.forwarding().is_some_and(|f| f.retries_status(status, pushes_back, progress(session))) {
@@ -233,6 +239,8 @@ impl ProxyHttp for Gateway {
             ctx.refuse(Refusal::SlowBody);
         } else if matches!(ctx.stage, Stage::Refused(Refusal::BodyTooLarge, _)) {
             debug!("The client sent more than it may");
+        } else if ctx.arrived.as_ref().is_some_and(|arrived| arrived.link.is_body_odd()) {
+            ctx.refuse(BAD_CHUNK);
         } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
             return self.after(failed, session, ctx, error);
         } else if *error.etype() == ErrorType::WriteTimedout {
@@ -410,6 +418,11 @@ impl Gateway {
             claim.wait(at);
         }
     }
+}
+
+/// The instance's connection is closed, and the client gets our 502.
+fn invalid<T>(why: &'static str) -> Result<T> {
+    Error::e_explain(ErrorType::InvalidHTTPHeader, why)
 }
 
 pub fn progress(session: &Session) -> Progress<'_> {

@@ -15,13 +15,17 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::body::Body;
 use super::guard::Guard;
 use super::link::SessionLink;
 use crate::proxy::downstream::{Connection, Phase};
+use crate::proxy::http1::Upload;
 use crate::proxy::http2::Cause;
 
 pub struct Carried {
     connection: Connection,
+    /// Of HTTP/1.
+    body: Option<Body>,
     /// Of HTTP/2.
     guard: Option<Box<Guard>>,
     socket_digest: Arc<SocketDigest>,
@@ -34,15 +38,21 @@ impl Carried {
         // Both are known already; Pingora would ask the kernel for them.
         let _ = socket_digest.peer_addr.set(Some(PingoraAddr::Inet(link.peer)));
         let _ = socket_digest.local_addr.set(Some(PingoraAddr::Inet(link.local)));
-        Self { connection, guard: None, socket_digest: Arc::new(socket_digest), proxy_digest: link.into_digest() }
+        Self { connection, body: None, guard: None, socket_digest: Arc::new(socket_digest), proxy_digest: link.into_digest() }
+    }
+
+    /// What is read behind the head is this body, and nothing else.
+    pub fn with_body(self, upload: Upload) -> Self {
+        Self { body: Some(Body::new(upload)), ..self }
     }
 
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Some(Box::new(guard)), ..self }
     }
 
-    pub fn into_connection(self) -> Connection {
-        self.connection
+    /// For the next request, if this one was read to its end.
+    pub fn into_connection(self) -> Option<Connection> {
+        self.body.is_none_or(|body| body.is_done()).then_some(self.connection)
     }
 
     fn cut(&mut self, cause: Cause, cx: &mut Context<'_>) -> io::Error {
@@ -87,9 +97,17 @@ fn taken<'a>(pieces: &'a [IoSlice<'a>], mut n: usize) -> impl Iterator<Item = &'
 
 impl AsyncRead for Carried {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { connection, body, guard, .. } = &mut *self;
+        if let Some(body) = body.as_mut().filter(|_| connection.link().phase() != Phase::Head) {
+            let read = body.poll_read(connection, cx, buf);
+            if read.is_pending() {
+                connection.send_gathered(cx);
+            }
+            return read;
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.connection).poll_read(cx, buf);
-        let Some(guard) = &mut self.guard else { return read };
+        let read = Pin::new(connection).poll_read(cx, buf);
+        let Some(guard) = guard else { return read };
         let cause = match &read {
             Poll::Ready(Ok(())) => guard.received(&buf.filled()[before..]),
             Poll::Ready(Err(_)) => None,

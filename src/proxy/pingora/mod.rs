@@ -9,6 +9,7 @@
 //! Deliberately absent: `pingora::server::Server`, whose shutdown is a sleep, and `pingora-load-balancing`.
 
 mod answer;
+mod body;
 mod ctx;
 mod engine;
 mod failure;
