@@ -230,6 +230,8 @@ pub struct ClientLimits {
     pub fields: usize,
     /// Connections over all listeners.
     pub connections: usize,
+    /// Of one client address: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_address: usize,
 }
 
 impl Default for ClientLimits {
@@ -244,6 +246,7 @@ impl Default for ClientLimits {
             body_size: None,
             fields: 100,
             connections: 50_000,
+            connections_per_address: 25_000,
         }
     }
 }

@@ -100,6 +100,8 @@ pub(super) fn log(fields: &mut Fields<'_>, layers: &Layers) -> LogConfig {
 fn limits(fields: &mut Fields<'_>) -> ClientLimits {
     let default = ClientLimits::default();
     let head_size = fields.optional("head_size", size(HEAD_SIZE_MIN..=HEAD_SIZE_MAX));
+    let connections = fields.or("connections", default.connections, number(1..=CONNECTIONS_MAX));
+    let per_address = fields.optional("connections_per_address", number(1..=CONNECTIONS_MAX));
     ClientLimits {
         head_timeout: fields.or("head_timeout", default.head_timeout, duration_above_zero),
         body_progress: fields.or("body_progress", default.body_progress, duration_above_zero),
@@ -109,7 +111,8 @@ fn limits(fields: &mut Fields<'_>) -> ClientLimits {
         head_size: head_size.and_then(|size| size.try_into().ok()).unwrap_or(default.head_size),
         body_size: fields.optional("body_size", size(1..=u64::MAX)),
         fields: fields.or("fields", default.fields, number(1..=FIELDS_MAX)),
-        connections: fields.or("connections", default.connections, number(1..=CONNECTIONS_MAX)),
+        connections,
+        connections_per_address: per_address.unwrap_or(connections.div_ceil(2)),
     }
 }
 

@@ -17,6 +17,7 @@
 //! - Deliberately absent: etcd, PEM, configuration files, Prometheus.
 
 pub mod access_log;
+mod addresses;
 mod arrival;
 mod attempt;
 mod downstream;
@@ -51,6 +52,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 pub use access_log::AccessLog;
+use addresses::Addresses;
 use arrival::Trusted;
 use listening::Listening;
 pub use path::plain_path;
@@ -85,6 +87,7 @@ impl Proxy {
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let listening: Arc<[_]> =
             listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();
+        let addresses = Addresses::new(limits.connections_per_address);
         let shared = Arc::new(Shared { live, limits, trusted, access_log });
         let worker = |_| Worker {
             shared: shared.clone(),
@@ -92,6 +95,7 @@ impl Proxy {
             stats: Arc::new(WorkerStats::new(listeners.len())),
             listening: listening.clone(),
             room: room.clone(),
+            addresses: addresses.clone(),
             drain: config.shutdown.drain,
         };
         Self { workers: (0..config.workers.max(1)).map(worker).collect() }

@@ -24,6 +24,7 @@ pub struct WorkerStats {
     /// PROXY headers.
     pub headers: HeaderStats,
     pub http2_cuts: Cuts,
+    pub limits: LimitStats,
     drain_cuts: AtomicU64,
 }
 
@@ -68,6 +69,13 @@ pub enum HandshakeResult {
     Invalid,
 }
 
+/// Connections that met a limit.
+#[derive(Debug, Default)]
+pub struct LimitStats {
+    in_all: AtomicU64,
+    per_address: AtomicU64,
+}
+
 /// All workers at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProxyStats {
@@ -87,6 +95,9 @@ pub struct ProxyStats {
     pub headers: [u64; Outcome::ALL.len()],
     /// Connections and streams of HTTP/2 that were cut, by cause.
     pub http2_cuts: [(&'static str, u64); Cause::ALL.len()],
+    /// Connections that had to wait until another was closed, and those that were closed for their address's sake.
+    pub limited_in_all: u64,
+    pub limited_per_address: u64,
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -171,6 +182,16 @@ impl HandshakeResult {
     }
 }
 
+impl LimitStats {
+    pub fn count_in_all(&self) {
+        self.in_all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_per_address(&self) {
+        self.per_address.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl ProxyStats {
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
         let workers: Vec<_> = workers.into_iter().collect();
@@ -194,6 +215,8 @@ impl ProxyStats {
             add(&mut sum.http1_own, &worker.http1.own);
             add(&mut sum.http1_general, &worker.http1.general);
             sum.http2_cuts.iter_mut().zip(Cause::ALL).for_each(|((_, n), cause)| *n += worker.http2_cuts.of(cause));
+            add(&mut sum.limited_in_all, &worker.limits.in_all);
+            add(&mut sum.limited_per_address, &worker.limits.per_address);
             add(&mut sum.drain_forced_closes, &worker.drain_cuts);
         }
         sum

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
 use super::Shared;
+use super::addresses::{Addresses, Counted};
 use super::downstream::Met;
 use super::introduction;
 use super::listening::Listening;
@@ -31,6 +32,7 @@ pub struct Worker {
     pub listening: Arc<[Arc<Listening>]>,
     /// Connections over all workers and listeners.
     pub room: Arc<Semaphore>,
+    pub addresses: Arc<Addresses>,
     /// How long requests may take to finish, once the end has begun.
     pub drain: Duration,
 }
@@ -111,12 +113,26 @@ impl Worker {
                 }
             };
             let Ok(local) = stream.local_addr() else { continue };
-            // When there is no room, one connection waits here and the others in the kernel's queue.
-            let Ok(permit) = self.room.clone().acquire_owned().await else { return };
+            // A trusted proxy speaks for many.
+            let address = if self.shared.trusted.holds(peer.ip()) { None } else { Some(self.addresses.enter(peer.ip())) };
+            if let Some(None) = address {
+                self.stats.limits.count_per_address();
+                debug!(%peer, "Closed: the address has as many connections as it may");
+                continue;
+            }
+            let permit = match self.room.clone().try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    // One connection waits here and the others in the kernel's queue.
+                    self.stats.limits.count_in_all();
+                    let Ok(permit) = self.room.clone().acquire_owned().await else { return };
+                    permit
+                }
+            };
             let met = Met { peer, local, listening: listening.clone(), stats: self.stats.clone() };
             // Counted from here on, or the end could overlook it.
             let counted = OpenConnection::begin(met.stats.clone(), listener);
-            tokio::spawn(one(serve.clone(), stream, met, (counted, permit)));
+            tokio::spawn(one(serve.clone(), stream, met, (counted, permit, address.flatten())));
         }
     }
 
@@ -132,8 +148,11 @@ impl Worker {
     }
 }
 
+/// What a connection counts as.
+type Held = (OpenConnection, OwnedSemaphorePermit, Option<Counted>);
+
 /// `held` goes with the connection.
-async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, held: (OpenConnection, OwnedSemaphorePermit)) {
+async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, held: Held) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %met.peer, %error, "A connection broke before its first byte");
     }

@@ -73,6 +73,36 @@ fn broken_heads_are_answered_and_leave_no_line_in_our_log() {
     assert_eq!(asked, [""; 0], "a head that is broken does not even reach the library");
 }
 
+#[test]
+fn one_address_has_no_more_connections_than_it_may() {
+    let world = World::setup().config("[proxy.limits]\nconnections_per_address = 3\n").start();
+    let [_one] = world.serve("app", ["one"]);
+    let limited = |limit: &str| world.metric("pointsman_connections_limited_total", &[("limit", limit)]);
+    let mut held: Vec<_> = (0..3).map(|_| world.say("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n")).collect();
+    held.iter_mut().for_each(|stream| assert!(stream.read(&mut [0]).is_ok_and(|n| n == 1), "it is served"));
+    let mut refused = TcpStream::connect(world.listen).expect("the kernel accepts");
+    assert!(!refused.read(&mut [0]).is_ok_and(|n| n > 0), "closed without a byte");
+    assert_eq!((limited("connections_per_address"), limited("connections")), (Some(1.0), Some(0.0)));
+    held.pop();
+    world.eventually("there is room again", || world.say_to_the_end("GET / HTTP/1.0\r\n\r\n").ends_with("one"));
+}
+
+#[test]
+fn who_finds_no_room_waits_until_another_leaves() {
+    let world = World::setup()
+        .config("[proxy.limits]\nconnections = 2\nconnections_per_address = 2\n[proxy]\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
+        .start();
+    let [_one] = world.serve("app", ["one"]);
+    let mut held: Vec<_> = (0..2).map(|_| world.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n")).collect();
+    held.iter_mut().for_each(|stream| assert!(stream.read(&mut [0]).is_ok_and(|n| n == 1), "it is served"));
+    let mut waiting = world.say("GET / HTTP/1.0\r\n\r\n");
+    world.settles("one waits", Some(1.0), || world.metric("pointsman_connections_limited_total", &[("limit", "connections")]));
+    drop(held);
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.ends_with("one"), "{answer}");
+}
+
 fn closed_after(stream: &mut TcpStream) -> Duration {
     let begun = Instant::now();
     let mut rest = Vec::new();

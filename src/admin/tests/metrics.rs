@@ -71,6 +71,8 @@ async fn the_numbers_are_those_that_were_counted() {
         ("pointsman_drain_forced_closes_total", "2"),
         (r#"pointsman_tls_handshakes_total{version="1.3",result="full"}"#, "7"),
         ("pointsman_certificate_files_rejected", "1"),
+        ("pointsman_connections_limited_total{limit=\"connections\"}", "5"),
+        ("pointsman_connections_limited_total{limit=\"connections_per_address\"}", "6"),
         ("pointsman_registry_connected", "0"),
         ("pointsman_registry_applied_revision", "1"),
         ("pointsman_registry_rejected_records", "2"),

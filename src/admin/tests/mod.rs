@@ -70,6 +70,8 @@ impl World {
                 http1_general: 3,
                 http2_cuts: vec![("resets", 4)],
                 drain_forced_closes: 2,
+                limited_in_all: 5,
+                limited_per_address: 6,
             }),
             leaving: leaving.subscribe(),
             plain_path: |path| if path.contains("..") { Err("dots".to_owned()) } else { Ok(path.to_owned()) },
