@@ -97,6 +97,8 @@ impl<'a> RequestHead<'a> {
             (Some(target), Some(field)) if raw.version < Version::HTTP_2 && !target.eq_ignore_ascii_case(field) => {
                 return Err(Refusal::Malformed("the request target and Host name different hosts"));
             }
+            // RFC 9112 §3.2: also where the target names one, which does not stand in the head that goes on.
+            (Some(_), None) if raw.version == Version::HTTP_11 => return Err(Refusal::Malformed("the request has no Host")),
             (Some(authority), _) | (None, Some(authority)) => authority,
             (None, None) if raw.version < Version::HTTP_11 => "",
             (None, None) => return Err(Refusal::Malformed("the request has no Host")),
@@ -268,6 +270,7 @@ mod tests {
         let host = ("host", "a");
         for (request, fields, reason) in [
             ("GET /", vec![], "400 the request has no Host"),
+            ("GET http://a/", vec![], "400 the request has no Host"),
             ("GET /", vec![host, ("host", "b")], "400 the request has more than one Host"),
             ("GET /", vec![("host", "a/b")], "400 Host is not a host name"),
             ("GET /", vec![("host", "")], "400 Host is not a host name"),
