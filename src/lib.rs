@@ -25,6 +25,7 @@
 //! | 5 | `registrar` | keeps one instance, or one proxy, registered |
 //! | 6 | `app` | the wiring of the proxy process |
 //! | 7 | `cli` | one file per command |
+//! | 7 | `fuzzing` | what must hold for any bytes; for tests and the fuzzer only |
 //!
 //! `docs/architecture.md` follows an event, a request and a drain through them.
 
@@ -55,3 +56,6 @@ pub mod registrar;
 
 pub mod app;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -4,6 +4,8 @@ use crate::wire::Problem;
 use crate::wire::closest;
 use crate::wire::fields::{Fields, Notes, Report, Unknown};
 use crate::wire::node::Place;
+#[cfg(any(test, fuzzing))]
+use crate::wire::node::{Node, Value};
 
 use super::address::{Taken, check_distinct};
 use super::layers::Tree;
@@ -18,6 +20,13 @@ pub fn load(layers: &Layers) -> Result<(Config, Problems), Problems> {
 pub fn load_registry(layers: &Layers) -> Result<(RegistryConfig, Problems), Problems> {
     let tree = layers.tree().map(|tree| tree.only("registry"));
     read(layers, tree, |root| registry::registry(&mut root.section_or_empty("registry"), layers))
+}
+
+/// The same of a file's text.
+#[cfg(any(test, fuzzing))]
+pub(super) fn load_text(text: &str, layers: &Layers) -> Result<(Config, Problems), Problems> {
+    let root = super::lines::tree_of(text).map(|root| Node { value: Value::Table(root), place: Place::Record });
+    read(layers, root.map(|root| Tree { root, strangers: Vec::new() }), |root| config(root, layers))
 }
 
 fn read<T>(

@@ -15,6 +15,8 @@ mod declared;
 #[cfg(test)]
 mod documented;
 mod guard;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod layers;
 mod lines;
 mod load;

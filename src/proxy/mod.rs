@@ -29,6 +29,8 @@ mod http1;
 mod http2;
 mod introduction;
 mod key;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod listening;
 mod path;
 mod pingora;

@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["registry", "embedded", "resolver", "prober", "certs"],
     &["proxy", "admin", "registrar"],
     &["app"],
-    &["cli"],
+    &["cli", "fuzzing"],
 ];
 
 /// Where each outside crate lives, by the start of the path under `src/`.

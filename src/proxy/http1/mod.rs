@@ -23,6 +23,8 @@ mod down;
 mod exchange;
 mod fields;
 mod head;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod request;
 mod response;
 mod transfer;
