@@ -8,6 +8,7 @@
 //! No part of the normal build: it is compiled for tests, and for cargo-fuzz, which sets `cfg(fuzzing)`.
 
 mod keys;
+mod proxy_protocol;
 mod records;
 mod routing;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 pub use crate::config::laws::config;
 pub use crate::proxy::laws::{chunks, forwarding, path_and_host, request_head, response_head};
 pub use keys::keys;
+pub use proxy_protocol::proxy_protocol;
 pub use records::records;
 pub use routing::routing;
 
@@ -23,12 +25,13 @@ pub use routing::routing;
 pub type Law = fn(&[u8]);
 
 /// Every law, by the name of its fuzz target.
-pub const LAWS: [(&str, Law); 9] = [
+pub const LAWS: [(&str, Law); 10] = [
     ("chunks", chunks),
     ("config", config),
     ("forwarding", forwarding),
     ("keys", keys),
     ("path_and_host", path_and_host),
+    ("proxy_protocol", proxy_protocol),
     ("records", records),
     ("request_head", request_head),
     ("response_head", response_head),

@@ -20,7 +20,8 @@ pub fn host_of(authority: &str) -> Option<Cow<'_, str>> {
     // RFC 3986 lets a name hold more, as commas and escapes; nobody is called so, and readers differ about what they mean.
     let allowed =
         |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (b"[]:".contains(&b) && authority.starts_with('['));
-    if host.is_empty() || host.len() > 255 || !host.bytes().all(allowed) {
+    // Of an empty label, as in `a..b`, some make the root.
+    if host.len() > 255 || host.split('.').any(str::is_empty) || !host.bytes().all(allowed) {
         return None;
     }
     let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
@@ -54,7 +55,9 @@ mod tests {
     #[test]
     fn what_is_no_host_has_none() {
         let long = "a".repeat(256);
-        for authority in ["", ".", ":80", "a:b", "a:65536", "a/b", "u@a", "[::1", "[::1]80", "[a]", "ä.example", &long] {
+        for authority in
+            ["", ".", ":80", "a:b", "a:65536", "a/b", "u@a", "[::1", "[::1]80", "[a]", "ä.example", "a..b", "a..", ".a", &long]
+        {
             assert_eq!(host_of(authority), None, "{authority}");
         }
     }
