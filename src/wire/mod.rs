@@ -54,12 +54,19 @@ pub struct Problem {
     pub message: String,
 }
 
+/// In one line, whatever names and values the record has.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+        let separator = if self.path.is_empty() { "" } else { ": " };
+        for part in [&self.path, separator, &self.message] {
+            for line in part.split_inclusive(char::is_control) {
+                match line.chars().next_back().filter(|last| last.is_control()) {
+                    Some(last) => write!(f, "{}{}", &line[..line.len() - last.len_utf8()], last.escape_debug())?,
+                    None => f.write_str(line)?,
+                }
+            }
         }
-        f.write_str(&self.message)
+        Ok(())
     }
 }
 

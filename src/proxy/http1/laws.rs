@@ -96,6 +96,10 @@ pub fn response_head(bytes: &[u8]) {
     assert!(plain.start.starts_with(format!("HTTP/1.1 {} ", head.status.as_str()).as_bytes()), "{:?}", plain.start);
     assert!(plain.n("content-length") + plain.n("transfer-encoding") <= 1, "two lengths");
     assert_eq!(plain.n("connection") + plain.n("keep-alive") + plain.n("proxy-connection"), 0);
+    if plain.fields.len() > response::FIELDS_MAX {
+        // What we add leaves no room for it to be read as an instance's again.
+        return;
+    }
     let Ok(again) = response::read(&written, &method) else { panic!("we refuse what we wrote") };
     assert_eq!(again.head.status, head.status);
     let expected = if head.body == Ends::WithConnection { Ends::WithLastChunk } else { head.body };

@@ -134,4 +134,4 @@ pub fn has_option(fields: &impl Fields, name: &str) -> bool {
 }
 
 /// An instance is ours, so this is no limit of policy.
-const FIELDS_MAX: usize = 128;
+pub const FIELDS_MAX: usize = 128;
