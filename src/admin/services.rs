@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::Reply;
 use super::body::{Body, Gone, Outlet};
@@ -44,7 +45,7 @@ async fn tell_one(revision: u64, service: &Service, out: &Outlet) -> Result<(), 
     let summary = text_of(&Summary::of(service, now));
     // What follows stands inside the same object.
     let open = summary.strip_suffix('}').unwrap_or(&summary);
-    let policy = policy_json(&service.policy);
+    let policy = without_secrets(policy_json(&service.policy));
     let mut text = format!("{open},\"revision\":{revision},\"policy\":{policy},\"instances\":[");
     for (n, instance) in service.pool.all().iter().enumerate() {
         text.push_str(if n == 0 { "\n" } else { ",\n" });
@@ -53,6 +54,13 @@ async fn tell_one(revision: u64, service: &Service, out: &Outlet) -> Result<(), 
     }
     text.push_str("\n]}\n");
     out.send(text).await
+}
+
+/// Headers of probes may hold a password.
+fn without_secrets(mut policy: Json) -> Json {
+    let headers = policy.pointer_mut("/probe/headers").and_then(Json::as_object_mut);
+    headers.into_iter().flatten().for_each(|(_, value)| *value = "(hidden)".into());
+    policy
 }
 
 pub fn by_name(snapshot: &Snapshot) -> Vec<&Arc<Service>> {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 /// `/services/NAME`, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePolicy {
@@ -100,6 +102,8 @@ pub struct ProbePolicy {
     pub expect: StatusRanges,
     pub body: Option<String>,
     pub host: Option<String>,
+    /// Sent with each probe that is a request: each name once, in their order, the values marked as sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Default for ProbePolicy {
@@ -114,6 +118,7 @@ impl Default for ProbePolicy {
             expect: StatusRanges(vec![(200, 399)]),
             body: None,
             host: None,
+            headers: Vec::new(),
         }
     }
 }

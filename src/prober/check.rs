@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use super::judge::Pace;
 use super::tls::Tls;
 use crate::model::{Host, InstanceSpec, Lifecycle, ProbeKind, ProbePolicy, ProxyProtocol, ServicePolicy, StatusRanges};
@@ -28,6 +30,7 @@ pub enum Ask {
     /// `grpc.health.v1.Health/Check` of the service with the empty name, which stands for all of them.
     Grpc {
         host: Option<String>,
+        headers: Vec<(HeaderName, HeaderValue)>,
     },
 }
 
@@ -36,6 +39,7 @@ pub struct HttpAsk {
     pub path: String,
     /// `None`: the address that is connected to.
     pub host: Option<String>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     pub expect: StatusRanges,
     pub body: Option<String>,
     pub over_http2: bool,
@@ -70,12 +74,12 @@ impl Check {
         };
         let http = |path: &str| {
             let (expect, body, over_http2) = (probe.expect.clone(), probe.body.clone(), spec.protocol.is_http2());
-            Ask::Http(HttpAsk { path: path.to_owned(), host: host(), expect, body, over_http2 })
+            Ask::Http(HttpAsk { path: path.to_owned(), host: host(), headers: probe.headers.clone(), expect, body, over_http2 })
         };
         match (probe.kind, path) {
             (Some(ProbeKind::None), _) => None,
             (Some(ProbeKind::Tcp), _) | (None, None) => Some(Ask::Tcp),
-            (Some(ProbeKind::Grpc), _) => Some(Ask::Grpc { host: host() }),
+            (Some(ProbeKind::Grpc), _) => Some(Ask::Grpc { host: host(), headers: probe.headers.clone() }),
             (Some(ProbeKind::Http), None) => Some(http("/")),
             (Some(ProbeKind::Http) | None, Some(path)) => Some(http(path)),
         }
@@ -131,9 +135,13 @@ mod tests {
             r#"{"probe":{"fall":9}}"#,
             r#"{"probe":{"host":"a"}}"#,
             r#"{"probe":{"expect":"200"}}"#,
+            r#"{"probe":{"headers":{"a":"1"}}}"#,
         ] {
             assert_ne!(of("{}", http), of(policy, http), "{policy}");
         }
+        let says = |headers: &str| of(&format!(r#"{{"probe":{{"headers":{{{headers}}}}}}}"#), http);
+        assert_eq!(says(r#""a":"1","b":"2""#), says(r#""B":"2","A":"1""#));
+        assert_ne!(says(r#""a":"1""#), says(r#""a":"2""#));
         let https = r#"{"address":"10.0.0.1:80","probe":{"path":"/h"},"protocol":"https"}"#;
         assert_ne!(of("{}", https), of(r#"{"tls":{"verify":false}}"#, https));
         assert_ne!(of("{}", http), of("{}", https));

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
-use ::http::{Request, Response};
+use ::http::{HeaderName, HeaderValue, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -13,7 +13,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::http::beside;
+use super::http::{beside, saying};
 use super::probe::{self, Reading};
 use crate::model::ProbeResult;
 
@@ -22,6 +22,7 @@ pub async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     host: Option<&str>,
+    headers: &[(HeaderName, HeaderValue)],
     is_tls: bool,
 ) -> Reading {
     let host = host.map_or_else(|| address.to_string(), str::to_owned);
@@ -29,8 +30,8 @@ pub async fn ask(
     let request = Request::post(format!("{scheme}://{host}/grpc.health.v1.Health/Check"))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
-        .header(USER_AGENT, probe::USER_AGENT)
-        .body(Full::new(Bytes::from_static(ASK_FOR_ALL)));
+        .header(USER_AGENT, probe::USER_AGENT);
+    let request = saying(headers, request).body(Full::new(Bytes::from_static(ASK_FOR_ALL)));
     let request = match request {
         Ok(request) => request,
         Err(error) => return Reading::broken(error),

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use ::http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
-use ::http::{HeaderName, Request, Response, StatusCode};
+use ::http::request::Builder;
+use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -24,6 +25,7 @@ pub async fn ask(
 ) -> Reading {
     let host = ask.host.clone().unwrap_or_else(|| address.to_string());
     let request = Request::get(target(ask, &host, is_tls)).header(USER_AGENT, probe::USER_AGENT).header(ACCEPT, "*/*");
+    let request = saying(&ask.headers, request);
     let request = if ask.over_http2 { request } else { request.header(HOST, host).header(CONNECTION, "close") };
     let request = match request.body(Empty::<Bytes>::new()) {
         Ok(request) => request,
@@ -46,6 +48,14 @@ pub async fn ask(
         }
     };
     read.unwrap_or_else(Reading::broken)
+}
+
+/// The fields of the policy go before ours.
+pub fn saying(headers: &[(HeaderName, HeaderValue)], mut request: Builder) -> Builder {
+    if let Some(fields) = request.headers_mut() {
+        headers.iter().for_each(|(name, value)| drop(fields.insert(name, value.clone())));
+    }
+    request
 }
 
 /// HTTP/2 names the host in the target, HTTP/1.1 in a field.

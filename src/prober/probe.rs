@@ -76,7 +76,7 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, addre
     match &check.ask {
         Ask::Tcp => Reading::new(ProbeResult::Pass, "connected"),
         Ask::Http(ask) => http::ask(stream, address, ask, check.tls.is_some()).await,
-        Ask::Grpc { host } => grpc::ask(stream, address, host.as_deref(), check.tls.is_some()).await,
+        Ask::Grpc { host, headers } => grpc::ask(stream, address, host.as_deref(), headers, check.tls.is_some()).await,
     }
 }
 

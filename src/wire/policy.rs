@@ -1,5 +1,7 @@
 //! `/services/SERVICE` and the policy part of the file's `[[service]]`. The defaults are those of `model`.
 
+use http::{HeaderName, HeaderValue};
+
 use crate::model::{
     Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, ProxyProtocol, RetryPolicy,
     ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
@@ -67,6 +69,7 @@ fn probe(fields: &mut Fields<'_>) -> ProbePolicy {
         expect: fields.or("expect", default.expect, statuses),
         body: fields.optional("body", word),
         host: fields.optional("host", host_field),
+        headers: probe_headers(fields),
     };
     if probe.timeout >= probe.interval {
         let (timeout, interval) = (show_duration(probe.timeout), show_duration(probe.interval));
@@ -77,6 +80,9 @@ fn probe(fields: &mut Fields<'_>) -> ProbePolicy {
         if said && !over_http {
             fields.odd(key, "is only used by probes of kind \"http\"");
         }
+    }
+    if !probe.headers.is_empty() && matches!(probe.kind, Some(ProbeKind::Tcp | ProbeKind::None)) {
+        fields.odd("headers", "are only used by probes of kind \"http\" and \"grpc\"");
     }
     probe
 }
@@ -217,6 +223,42 @@ fn host_field(node: &Node) -> Read<String> {
     }
 }
 
+/// In the order of their names, so that those who say the same share their probes.
+fn probe_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = fields.entries("headers", |entry| Ok((probe_header_name(&entry.key)?, header_value(&entry.node)?)));
+    headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    if let Some(pair) = headers.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        fields.wrong("headers", format!("{:?} stands there twice, in capitals or not", pair[0].0.as_str()));
+    }
+    if headers.len() > HEADERS_MAX {
+        fields.wrong("headers", format!("has {} headers; at most {HEADERS_MAX} are allowed", headers.len()));
+    }
+    headers
+}
+
+fn probe_header_name(said: &str) -> Read<HeaderName> {
+    let name = header_name(said)?;
+    if name == "host" {
+        return Err("is said by probe.host".to_owned());
+    }
+    if RESERVED_HEADERS.contains(&name.as_str()) {
+        return Err("belongs to the connection or the body, which are the probe's own".to_owned());
+    }
+    HeaderName::try_from(name).map_err(|_| format!("{} cannot be the name of a header", quoted(said)))
+}
+
+/// Never shown: it may be a password.
+fn header_value(node: &Node) -> Read<HeaderValue> {
+    let said = text(node).map_err(|_| "is not a text".to_owned())?;
+    let is_plain = said.bytes().all(|b| b.is_ascii_graphic() || b == b' ') && said.trim() == said;
+    let mut value = HeaderValue::from_str(said)
+        .ok()
+        .filter(|_| is_plain)
+        .ok_or("its value is not one of visible ASCII characters, with spaces only between them")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// The name a certificate has to have.
 fn server_name(node: &Node) -> Read<String> {
     let said = text(node)?;
@@ -234,6 +276,21 @@ fn is_token(name: &str) -> bool {
 }
 
 const PROBE_KINDS: [ProbeKind; 4] = [ProbeKind::Http, ProbeKind::Tcp, ProbeKind::Grpc, ProbeKind::None];
+/// As many as conditions of a route; a small instance's head takes more, but not by much.
+const HEADERS_MAX: usize = 32;
+/// What frames a request, and what a probe says of its body.
+const RESERVED_HEADERS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 /// At 100 percent an instance would have to be empty before it may have its part.
 const BOUND_MIN: u16 = 101;
 const BOUND_MAX: u16 = 1000;
@@ -323,14 +380,47 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_probes_are_those_a_request_may_have_and_no_value_is_repeated() {
+        let policy = read(r#"{"probe":{"path":"/h","headers":{"X-Token":"a b","authorization":"Bearer s3cret"}}}"#);
+        let names: Vec<&str> = policy.probe.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["authorization", "x-token"]);
+        assert!(!format!("{policy:?}").contains("s3cret"));
+        let value = "its value is not one of visible ASCII characters, with spaces only between them";
+        assert_eq!(
+            problems(
+                r#"{"probe":{"headers":{"x y":"1","Host":"a","Content-Length":"1","x-a":7,"x-b":"s3cret\n","x-c":" s3cret","x-d":"ü"}}}"#
+            ),
+            [
+                "probe.headers.Content-Length: belongs to the connection or the body, which are the probe's own",
+                "probe.headers.Host: is said by probe.host",
+                "probe.headers.x y: \"x y\" cannot be the name of a header",
+                "probe.headers.x-a: is not a text",
+                &format!("probe.headers.x-b: {value}"),
+                &format!("probe.headers.x-c: {value}"),
+                &format!("probe.headers.x-d: {value}"),
+            ]
+        );
+        let twice = r#"{"probe":{"headers":{"X-A":"1","x-a":"2"}}}"#;
+        assert_eq!(problems(twice), ["probe.headers: \"x-a\" stands there twice, in capitals or not"]);
+        let table = r#"{"probe":{"headers":["x-a: 1"]}}"#;
+        assert_eq!(problems(table), ["probe.headers: a list is not a table of names and values"]);
+        let many: serde_json::Value = (0..33).map(|n| (format!("x-{n}"), "1".into())).collect::<serde_json::Map<_, _>>().into();
+        let many = serde_json::json!({"probe": {"headers": many}}).to_string();
+        assert_eq!(problems(&many), ["probe.headers: has 33 headers; at most 32 are allowed"]);
+    }
+
+    #[test]
     fn fields_without_effect_are_odd() {
-        let warnings = parse_policy(br#"{"hash_on":"path","probe":{"kind":"tcp","path":"/x"},"prob":1}"#).unwrap().warnings;
+        let warnings = parse_policy(br#"{"hash_on":"path","probe":{"kind":"tcp","path":"/x","headers":{"a":"b"}},"prob":1}"#)
+            .unwrap()
+            .warnings;
         let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,
             [
                 "hash_on: is not used by balance \"p2c\", only by \"maglev\" and \"hash\"",
                 "probe.path: is only used by probes of kind \"http\"",
+                "probe.headers: are only used by probes of kind \"http\" and \"grpc\"",
                 "prob: unknown field, ignored; did you mean \"probe\"?",
             ]
         );

@@ -1,6 +1,7 @@
 //! A policy as its record: whole, with every default, so that whoever reads it sees what is in force.
 
-use serde_json::{Value as Json, json};
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value as Json, json};
 
 use crate::model::{HashOn, Panic, ProxyProtocol, ServicePolicy};
 
@@ -26,6 +27,7 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
             "expect": probe.expect.to_string(),
             "body": probe.body,
             "host": probe.host,
+            "headers": probe.headers.iter().map(show_header).collect::<Map<_, _>>(),
         },
         "ejection": {
             "enabled": ejection.enabled,
@@ -71,6 +73,11 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
         "tls": policy.tls.as_ref().map(|t| json!({"verify": t.verify, "server_name": t.server_name, "ca": t.ca})),
         "proxy_protocol": policy.proxy_protocol.map(ProxyProtocol::as_str),
     })
+}
+
+/// With its value, as the record has it: whoever shows a policy to others hides it.
+fn show_header((name, value): &(HeaderName, HeaderValue)) -> (String, Json) {
+    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
 }
 
 fn show_hash_on(hash_on: &HashOn) -> String {

@@ -153,8 +153,12 @@ fn probe() -> impl Strategy<Value = ProbePolicy> {
     let kind = proptest::sample::select(vec![ProbeKind::Http, ProbeKind::Tcp, ProbeKind::Grpc, ProbeKind::None]);
     let ranges = proptest::collection::vec((100..=599u16, 0..100u16).prop_map(|(a, n)| (a, (a + n).min(599))), 1..4);
     let counts = (1..1_000_000u32, 1..1_000_000u32);
-    (of(kind), of("/[a-z]{0,9}"), positive(), positive(), counts, ranges, of(".{1,9}"), of("[a-z]{1,9}:80")).prop_map(
-        |(kind, path, timeout, longer, (rise, fall), ranges, body, host)| ProbePolicy {
+    let header = |(name, value): (String, String)| (name.parse().unwrap(), value.parse().unwrap());
+    let headers = proptest::collection::btree_map("x-[a-z]{1,5}", "[!-~]([ -~]{0,5}[!-~])?", 0..4)
+        .prop_map(move |headers| headers.into_iter().map(header).collect());
+    let host = (of("[a-z]{1,9}:80"), headers);
+    (of(kind), of("/[a-z]{0,9}"), positive(), positive(), counts, ranges, of(".{1,9}"), host).prop_map(
+        |(kind, path, timeout, longer, (rise, fall), ranges, body, (host, headers))| ProbePolicy {
             kind,
             path,
             interval: timeout + longer,
@@ -164,6 +168,7 @@ fn probe() -> impl Strategy<Value = ProbePolicy> {
             expect: StatusRanges(ranges),
             body,
             host,
+            headers,
         },
     )
 }

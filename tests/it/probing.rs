@@ -84,6 +84,42 @@ fn grpc_health_is_asked_over_http_2() {
 }
 
 #[test]
+fn a_probe_says_the_headers_of_its_policy_and_shares_no_other_services_answer() {
+    let world = World::new();
+    let [open, grpc] = ["open", "grpc"].map(|name| world.upstream(name));
+    for upstream in [&open, &grpc] {
+        upstream.is_now(Health { wants: Some("Bearer s3cret"), ..Health::GOOD });
+    }
+    let policy = |more: &str| Some(format!(r#"{{"probe":{{"interval":"300ms","timeout":"200ms",{more}}}}}"#));
+    let secret = r#""headers":{"Authorization":"Bearer s3cret"}"#;
+    let record = |u: &Upstream, protocol: &str| Some(json!({"address": u.address.to_string(), "protocol": protocol}).to_string());
+    world.transact(&[
+        ("/services/told".into(), policy(&format!(r#""path":"/healthz",{secret}"#))),
+        ("/services/untold".into(), policy(r#""path":"/healthz""#)),
+        ("/services/called".into(), policy(&format!(r#""kind":"grpc",{secret}"#))),
+        ("/instances/told/one".into(), record(&open, "http")),
+        ("/instances/untold/one".into(), record(&open, "http")),
+        ("/instances/called/one".into(), record(&grpc, "h2c")),
+    ]);
+    for service in ["told", "called"] {
+        world.proven(service, 1);
+    }
+    world.settles("one that says nothing is not let in", "down".into(), || world.seen("untold", "one")["probe"].clone());
+    assert_eq!(world.seen("untold", "one")["probe_detail"], "GET /healthz was answered 401; 200-399 would pass");
+    assert_eq!(world.seen("told", "one")["probe"], "up");
+    assert!(world.metric("pointsman_probes_total", &[("service", "untold"), ("result", "status")]) >= Some(3.0));
+    let said = world.admin("/api/v1/services/told").text().to_owned();
+    assert!(said.contains("authorization") && !said.contains("s3cret"), "{said}");
+
+    world.put("/services/told", r#"{"probe":{"path":"/healthz","headers":{"Host":"a","x-key":"s3cret\n"}}}"#);
+    let rejected = world.status()["registry"]["rejected"].to_string();
+    assert!(rejected.contains("probe.headers.Host: is said by probe.host"), "{rejected}");
+    assert!(rejected.contains("probe.headers.x-key: its value is not one of visible ASCII"), "{rejected}");
+    assert!(!rejected.contains("s3cret"), "{rejected}");
+    assert_eq!(world.seen("told", "one")["probe"], "up", "the policy before it stays in force");
+}
+
+#[test]
 fn an_instance_that_tells_probes_it_drains_gets_nothing_new_and_is_not_down() {
     let (world, [_one, two]) = World::serving(["one", "two"]);
     world.put("/services/app", r#"{"probe":{"path":"/healthz","interval":"300ms","timeout":"200ms"}}"#);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, USER_AGENT};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -46,10 +46,16 @@ pub struct Health {
     pub body: &'static str,
     pub says_draining: bool,
     pub hangs: bool,
+    /// Who does not say this as `Authorization` is answered 401.
+    pub wants: Option<&'static str>,
 }
 
 impl Health {
-    pub const GOOD: Self = Self { status: 200, body: "all is well", says_draining: false, hangs: false };
+    pub const GOOD: Self = Self { status: 200, body: "all is well", says_draining: false, hangs: false, wants: None };
+
+    fn knows(&self, request: &Request<Incoming>) -> bool {
+        self.wants.is_none_or(|wants| request.headers().get(AUTHORIZATION).is_some_and(|said| said == wants))
+    }
 }
 
 /// Of the proxy's probes only `probes` knows, so that a story about requests is about requests alone.
@@ -192,7 +198,8 @@ impl Service {
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let number = |name: &str| parameter(request.uri().query().unwrap_or_default(), name);
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/grpc") {
-            let serving = if self.health.borrow().status == 200 { 1 } else { 2 };
+            let health = *self.health.borrow();
+            let serving = if health.status == 200 && health.knows(&request) { 1 } else { 2 };
             return match request.uri().path() {
                 "/grpc.health.v1.Health/Check" => grpc(Bytes::from(vec![0, 0, 0, 0, 2, 8, serving])),
                 // The message comes back as it is.
@@ -201,7 +208,7 @@ impl Service {
         }
         match request.uri().path().rsplit('/').next().unwrap_or_default() {
             "ws" if request.headers().contains_key(UPGRADE) => websocket(request),
-            "healthz" => self.healthz().await,
+            "healthz" => self.healthz(&request).await,
             "seen" => seen(request).await,
             "echo" => Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync()),
             "count" => text(count(request.into_body()).await.to_string()),
@@ -260,13 +267,14 @@ impl Service {
         response
     }
 
-    async fn healthz(&self) -> Response<Body> {
+    async fn healthz(&self, request: &Request<Incoming>) -> Response<Body> {
         let health = *self.health.borrow();
         if health.hangs {
             std::future::pending::<()>().await;
         }
         let mut response = text(health.body.to_owned());
-        *response.status_mut() = StatusCode::from_u16(health.status).expect("a status");
+        let status = if health.knows(request) { health.status } else { 401 };
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
         if health.says_draining {
             response.headers_mut().insert("x-pointsman-drain", HeaderValue::from_static("1"));
         }
