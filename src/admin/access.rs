@@ -9,7 +9,6 @@
 //!   bad leaves the tokens it had in force.
 //! - A wrong token is counted, and answered late; a right one never waits.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +21,7 @@ use tracing::{info, warn};
 
 use super::reply::Refusal;
 use super::tls::Tls;
-use crate::config::{AdminConfig, read_tokens};
+use crate::config::{AdminConfig, FileStamp, read_tokens};
 use crate::model::Secret;
 
 /// What the configuration says of it.
@@ -100,26 +99,23 @@ struct TokenFile {
 /// What was found when the file was like this.
 #[derive(Debug)]
 struct Known {
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     digests: Vec<hmac::Tag>,
     key: hmac::Key,
 }
-
-/// When it was changed, its length, and which file it is.
-type Stamp = (i64, i64, u64, u64);
 
 impl TokenFile {
     fn open(path: &Path) -> Result<Self, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
         let key = key.map_err(|_| "the system has no random numbers".to_owned())?;
-        let stamp = stamp(path);
+        let stamp = FileStamp::of(path);
         let digests = digests(&key, &read_tokens(path)?);
         Ok(Self { path: path.to_owned(), known: Mutex::new(Known { stamp, digests, key }) })
     }
 
     fn hold(&self, token: &[u8]) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = stamp(&self.path);
+        let stamp = FileStamp::of(&self.path);
         if known.stamp != stamp {
             known.stamp = stamp;
             match read_tokens(&self.path) {
@@ -137,11 +133,6 @@ impl TokenFile {
 
 fn digests(key: &hmac::Key, tokens: &[Secret]) -> Vec<hmac::Tag> {
     tokens.iter().map(|token| hmac::sign(key, token.reveal().as_bytes())).collect()
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = path.metadata().ok()?;
-    Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len(), metadata.ino()))
 }
 
 const OPEN: [&str; 3] = ["/", "/livez", "/readyz"];

@@ -4,8 +4,6 @@
 //! that went bad leaves the one before it in force.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -18,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
 use super::patience::Patient;
-use crate::config::{AdminTls, read_client_ca};
+use crate::config::{AdminTls, FileStamp, read_client_ca};
 
 #[derive(Debug)]
 pub struct Tls {
@@ -33,8 +31,7 @@ struct Known {
     config: Arc<ServerConfig>,
 }
 
-/// Of each file: when it was changed, its length, and which file it is; `None` if it is not there.
-type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
+type Stamps = Vec<Option<FileStamp>>;
 
 impl Tls {
     /// `Err` says what is wrong with which file.
@@ -89,10 +86,6 @@ fn read(files: &AdminTls) -> Result<Arc<ServerConfig>, String> {
 }
 
 fn stamps(files: &AdminTls) -> Stamps {
-    let stamp = |path: &Path| {
-        let metadata = path.metadata().ok()?;
-        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len(), metadata.ino()))
-    };
     let pair = [&files.pair.chain, &files.pair.key].into_iter();
-    pair.chain(&files.client_ca).map(|path| stamp(path)).collect()
+    pair.chain(&files.client_ca).map(|path| FileStamp::of(path)).collect()
 }

@@ -1,8 +1,7 @@
 //! The files of one listener.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +9,7 @@ use rustls::RootCertStore;
 use tracing::warn;
 
 use super::RejectedFile;
-use crate::config::{CertificateFiles, Listener, TlsConfig, read_client_ca};
+use crate::config::{CertificateFiles, FileStamp, Listener, TlsConfig, read_client_ca};
 use crate::model::{Certificate, Change, ListenerCertificates};
 
 pub struct Shelf {
@@ -34,8 +33,8 @@ struct Kept<F, T> {
     trouble: Option<String>,
 }
 
-/// Of each file: when it was changed, its length, and which file it is; `None` if it is not there.
-type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
+/// Of each file.
+type Stamps = Vec<Option<FileStamp>>;
 
 impl Shelf {
     /// `None` of a listener without TLS.
@@ -69,7 +68,7 @@ impl Shelf {
 
     pub fn look(&mut self, at_once: bool, now: SystemTime) -> Option<Change> {
         for kept in &mut self.pairs {
-            let stamps = [&kept.files.chain, &kept.files.key].map(|path| stamp(path)).to_vec();
+            let stamps = [&kept.files.chain, &kept.files.key].map(|path| FileStamp::of(path)).to_vec();
             self.is_stale |= kept.look(stamps, at_once, |files| {
                 let (certificate, odd) = files.read(now).map_err(|wrong| wrong.join("; "))?;
                 for oddity in odd {
@@ -79,7 +78,7 @@ impl Shelf {
             });
         }
         if let Some(kept) = &mut self.client_ca {
-            let stamps = vec![stamp(&kept.files)];
+            let stamps = vec![FileStamp::of(&kept.files)];
             self.is_stale |= kept.look(stamps, at_once, |path| read_client_ca(path));
         }
         if !std::mem::take(&mut self.is_stale) {
@@ -132,9 +131,4 @@ impl<F, T> Kept<F, T> {
             }
         }
     }
-}
-
-fn stamp(path: &Path) -> Option<(i64, i64, u64, u64)> {
-    let metadata = path.metadata().ok()?;
-    Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len(), metadata.ino()))
 }

@@ -14,6 +14,7 @@ mod address;
 mod declared;
 #[cfg(test)]
 mod documented;
+mod file;
 mod guard;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 use crate::model::{InstanceId, InstanceSpec, RouteSpec, Secret, ServiceName, ServicePolicy};
 
+pub use file::FileStamp;
 pub use guard::{AddressGuard, Refused, Said};
 pub use layers::{Flags, Layers};
 pub use load::{load, load_registry};

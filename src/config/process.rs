@@ -9,9 +9,10 @@ use crate::wire::node::{Node, quoted};
 use crate::wire::scalar::{boolean, duration, duration_above_zero, named, number, one_of, size, text, word};
 
 use super::address::listen_address;
+use super::file::open_to_all;
 use super::registry::path_in;
 use super::tls;
-use super::token::{is_open_to_all, read_tokens};
+use super::token::read_tokens;
 use super::{
     AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProxyConfig,
     ShutdownConfig,
@@ -37,9 +38,8 @@ pub(super) fn admin(fields: &mut Fields<'_>, layers: &Layers) -> AdminConfig {
         open_metrics: fields.or("open_metrics", default.open_metrics, boolean),
         tls: fields.section("tls").and_then(|section| tls::admin(section, layers)),
     };
-    if let Some(path) = admin.token_file.as_deref().filter(|path| is_open_to_all(path)) {
-        fields
-            .odd("token_file", format!("{} can be read by everybody on this machine; chmod 640 takes that away", path.display()));
+    if let Some(odd) = admin.token_file.as_deref().and_then(open_to_all) {
+        fields.odd("token_file", odd);
     }
     let is_far = !admin.address.ip().is_loopback();
     if is_far && admin.token_file.is_some() && !fields.has("tls") {

@@ -16,6 +16,7 @@ use crate::wire::node::Node;
 use crate::wire::scalar::{boolean, duration, one_of};
 
 use super::Layers;
+use super::file::open_to_all;
 use super::registry::path_in;
 
 /// One `[listener.tls]`.
@@ -91,7 +92,9 @@ impl CertificateFiles {
         let said = |flaws: Vec<Flaw>| flaws.iter().map(|flaw| self.said(flaw)).collect::<Vec<_>>();
         let source = CertificateSource::File(Arc::from(self.chain.as_path()));
         match tls::check(source, Pem { chain: &chain, key: &key }, now) {
-            Ok(Checked { certificate, warnings }) => Ok((certificate, said(warnings))),
+            Ok(Checked { certificate, warnings }) => {
+                Ok((certificate, said(warnings).into_iter().chain(open_to_all(&self.key)).collect()))
+            }
             Err(flaws) => Err(said(flaws)),
         }
     }
@@ -216,6 +219,7 @@ const FILE_MAX: u64 = 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::config::{Config, Flags, Problems, load};
@@ -230,7 +234,10 @@ mod tests {
         for (name, sample) in samples {
             let made = sample.make();
             fs::write(path(&format!("{name}.pem")), made.chain).unwrap();
-            fs::write(path(&format!("{name}.key")), made.key).unwrap();
+            let key = path(&format!("{name}.key"));
+            fs::write(&key, made.key).unwrap();
+            // `b`'s is open to all.
+            fs::set_permissions(&key, fs::Permissions::from_mode(if name == "b" { 0o644 } else { 0o640 })).unwrap();
         }
         let text = format!("[[listener]]\naddress = '127.0.0.1:0'\n[listener.tls]\n{lines}\n[registry]\ndata = ''\n");
         fs::write(path("p.toml"), text).unwrap();
@@ -252,7 +259,7 @@ mod tests {
              client_ca = 'a.pem'\nmin_version = '1.3'\nhsts = { max_age = '365d', include_subdomains = true, preload = true }",
         )
         .unwrap();
-        assert_eq!(warnings, [""; 0]);
+        assert!(warnings.len() == 1 && warnings[0].contains("b.key can be read by everybody"), "{warnings:?}");
         let Some(tls) = &config.listeners[0].tls else { panic!("no TLS") };
         assert_eq!((tls.certificates.len(), tls.client_auth, tls.min_version), (2, ClientAuth::Require, TlsVersion::V1_3));
         assert!(tls.client_ca.as_ref().is_some_and(|path| path.ends_with("a.pem")));

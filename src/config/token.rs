@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::model::Secret;
@@ -33,11 +32,6 @@ pub fn read_tokens(path: &Path) -> Result<Vec<Secret>, String> {
         n if n > TOKENS_MAX => wrong(format!("has {n} tokens; at most {TOKENS_MAX} are allowed")),
         _ => Ok(tokens),
     }
-}
-
-/// Whether more than its owner and group can read it.
-pub fn is_open_to_all(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 const LENGTH_MIN: usize = 16;
