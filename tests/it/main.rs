@@ -38,6 +38,8 @@ mod http2;
 mod introduction;
 /// Who waits, who is refused at once, and who never notices.
 mod limits;
+/// What others watch us with.
+mod monitoring;
 /// When most instances are down, the probes are more likely wrong.
 mod panic;
 /// Slow and silent clients.

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod load;
 pub mod ports;
 pub mod program;
+pub mod prometheus;
 pub mod raw;
 mod registry;
 pub mod sample;
