@@ -6,6 +6,7 @@ use etcd_client::{Client, DeleteOptions, PutOptions};
 use nix::sys::signal::Signal;
 
 use crate::world::World;
+use crate::world::etcd::Etcd;
 use crate::world::program::Program;
 use crate::world::upstream::Upstream;
 
@@ -58,15 +59,25 @@ impl World {
     }
 }
 
-/// etcd stands still for longer than the TTL, and the first thing it does afterwards is to end all leases. Those who have
-/// to register again notice only a moment later.
 #[test]
 fn an_etcd_that_stood_still_takes_nobody_out_of_traffic() {
-    let world = World::new();
+    stands_still(&World::new());
+}
+
+/// All three of its members. Whichever leads afterwards ends the leases, at once or, if it is another one than before, after
+/// one more TTL.
+#[test]
+fn a_cluster_that_stood_still_takes_nobody_out_of_traffic() {
+    stands_still(&World::setup().etcd(Etcd::cluster(3)).start());
+}
+
+/// etcd stands still for longer than the TTL, and the first thing it does afterwards is to end all leases. Those who have
+/// to register again notice only a moment later. When they leave in the end, nobody holds them.
+fn stands_still(world: &World) {
     world.put("/services/app", PROBED);
     world.put("/routes/app", r#"{"service":"app"}"#);
-    let upstreams = upstreams(&world, 4);
-    let registrars: Vec<_> = upstreams.iter().map(|u| register(&world, u)).collect();
+    let upstreams = upstreams(world, 4);
+    let mut registrars: Vec<_> = upstreams.iter().map(|u| register(world, u)).collect();
     world.settles("all are registered and probed", vec!["up".to_owned(); 4], || world.each("probe"));
     let requests = || upstreams.iter().map(Upstream::requests).collect::<Vec<_>>();
 
@@ -77,6 +88,13 @@ fn an_etcd_that_stood_still_takes_nobody_out_of_traffic() {
     world.etcd().resume();
     world.settles("all are in limbo", (4, 4), || (world.counts("limbo"), world.counts("eligible")));
     assert_eq!(world.happened("protection_begun"), 1);
+    let metric = |name| world.metric(name, &[("service", "app")]);
+    assert_eq!(metric("pointsman_registry_protection_active"), Some(1.0));
+    assert_eq!(metric("pointsman_registry_limbo_instances"), Some(4.0));
+    let why = "in limbo: the registry lost it together with many of this service".to_owned();
+    assert_eq!((world.each("state"), world.each("reason")), (vec!["limbo".to_owned(); 4], vec![why; 4]));
+    let before = requests();
+    world.eventually("each is used in limbo", || requests().iter().zip(&before).all(|(now, before)| now > before));
     registrars.iter().for_each(|registrar| registrar.signal(Signal::SIGCONT));
     world.settles("all have registered again", 4, || world.happened("instance_returned"));
     let before = requests();
@@ -85,9 +103,17 @@ fn an_etcd_that_stood_still_takes_nobody_out_of_traffic() {
     tally.all_served(tally.served());
 
     world.settles("nothing is held any more", 0, || world.counts("limbo"));
-    assert_eq!(world.metric("pointsman_registry_protection_active", &[("service", "app")]), Some(0.0));
+    assert_eq!(metric("pointsman_registry_protection_active"), Some(0.0));
     assert_eq!((world.counts("ready"), world.happened("instance_dropped")), (4, 0));
-    drop(registrars);
+
+    let held = world.happened("instance_limbo");
+    registrars.iter().for_each(|registrar| registrar.signal(Signal::SIGTERM));
+    world.settles("nothing new comes to them", 0, || world.counts("eligible"));
+    registrars.iter_mut().for_each(|registrar| assert!(registrar.exits_within(Duration::from_secs(10)).success()));
+    let left = Instant::now();
+    world.settles("all are gone", 0, || world.counts("total"));
+    assert!(left.elapsed() < Duration::from_secs(2), "only after {:?}", left.elapsed());
+    assert_eq!(world.happened("instance_limbo"), held, "who says that it leaves is not held");
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Setup {
             Registry::Embedded { address }
         } else {
             let etcd = self.etcd.unwrap_or_else(Etcd::start);
-            let endpoints = if self.endpoints.is_empty() { vec![etcd.url()] } else { self.endpoints };
+            let endpoints = if self.endpoints.is_empty() { etcd.urls() } else { self.endpoints };
             Registry::Etcd { etcd, endpoints }
         };
         for (name, text) in self.files {
