@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::world::ports::free_address;
+use crate::world::sidecar::Sidecar;
+use crate::world::tls::Authority;
 use crate::world::upstream::{Health, Upstream};
 use crate::world::{World, transact};
 
@@ -117,6 +119,44 @@ fn a_probe_says_the_headers_of_its_policy_and_shares_no_other_services_answer() 
     assert!(rejected.contains("probe.headers.x-key: its value is not one of visible ASCII"), "{rejected}");
     assert!(!rejected.contains("s3cret"), "{rejected}");
     assert_eq!(world.seen("told", "one")["probe"], "up", "the policy before it stays in force");
+}
+
+#[test]
+fn probes_of_every_kind_go_over_tls_and_want_a_good_certificate() {
+    let world = World::new();
+    let (authority, one) = (Authority::new("a story's own"), world.upstream("one"));
+    let sidecar = Sidecar::start(world.handle(), &authority.vouch(&["instance.test"]), one.address);
+    let known = json!({"ca": authority.pem, "server_name": "instance.test"});
+    let foreign = json!({"ca": authority.pem, "server_name": "another.test"});
+    for (service, protocol, probe, tls) in [
+        ("over-http", "https", json!({"path": "/healthz"}), &known),
+        ("over-http-2", "h2", json!({"path": "/healthz"}), &known),
+        ("over-grpc", "h2", json!({"kind": "grpc"}), &known),
+        ("over-tcp", "https", json!({"kind": "tcp"}), &known),
+        ("of-another", "https", json!({"path": "/healthz"}), &foreign),
+        ("of-nobody", "https", json!({"kind": "tcp"}), &Value::Null),
+    ] {
+        let mut probe = probe;
+        (probe["interval"], probe["timeout"]) = ("500ms".into(), "400ms".into());
+        world.put(&format!("/services/{service}"), &json!({"probe": probe, "tls": tls}).to_string());
+        let record = json!({"address": sidecar.address.to_string(), "protocol": protocol}).to_string();
+        world.put(&format!("/instances/{service}/one"), &record);
+    }
+    let probe = |service: &str| world.seen(service, "one")["probe"].clone();
+    for service in ["over-http", "over-http-2", "over-grpc", "over-tcp"] {
+        world.settles(service, "up".into(), || probe(service));
+    }
+    for (service, said) in [("of-another", "another.test"), ("of-nobody", "UnknownIssuer")] {
+        world.settles(service, "down".into(), || probe(service));
+        let detail = world.seen(service, "one")["probe_detail"].clone();
+        assert!(detail.as_str().is_some_and(|d| d.starts_with("TLS: ") && d.contains(said)), "{detail}");
+        assert!(world.metric("pointsman_probes_total", &[("service", service), ("result", "tls")]) >= Some(3.0));
+    }
+    one.is_now(Health { status: 503, ..Health::GOOD });
+    for service in ["over-http", "over-http-2", "over-grpc"] {
+        world.settles(service, "down".into(), || probe(service));
+    }
+    assert_eq!(probe("over-tcp"), "up", "a handshake is all it wants");
 }
 
 #[test]

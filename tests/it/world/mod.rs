@@ -16,6 +16,7 @@ pub mod raw;
 mod registry;
 pub mod sample;
 mod setup;
+pub mod sidecar;
 mod talk;
 pub mod tls;
 pub mod upstream;
