@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
 use super::patience::Patient;
-use crate::config::{AdminTls, FileStamp, read_client_ca};
+use crate::config::{AdminTls, FileStamp, read_authorities};
 
 #[derive(Debug)]
 pub struct Tls {
@@ -74,7 +74,7 @@ fn read(files: &AdminTls) -> Result<Arc<ServerConfig>, String> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(read_client_ca(path)?, provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(read_authorities(path)?, provider);
             // Orchestrators ask `/livez` without one.
             let verifier = verifier.allow_unauthenticated().build().map_err(|error| format!("{}: {error}", path.display()))?;
             builder.with_client_cert_verifier(verifier)

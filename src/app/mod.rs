@@ -281,7 +281,7 @@ async fn registry_of(
         }
     });
     let endpoints = vec![format!("http://{address}")];
-    Ok((EtcdConfig { endpoints, credentials: None, ca: None, certificate: None, key: None }, Some(task)))
+    Ok((EtcdConfig::plain(endpoints), Some(task)))
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

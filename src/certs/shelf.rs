@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use tracing::warn;
 
 use super::RejectedFile;
-use crate::config::{CertificateFiles, FileStamp, Listener, TlsConfig, read_client_ca};
+use crate::config::{CertificateFiles, FileStamp, Listener, TlsConfig, read_authorities};
 use crate::model::{Certificate, Change, ListenerCertificates};
 
 pub struct Shelf {
@@ -79,7 +79,7 @@ impl Shelf {
         }
         if let Some(kept) = &mut self.client_ca {
             let stamps = vec![FileStamp::of(&kept.files)];
-            self.is_stale |= kept.look(stamps, at_once, |path| read_client_ca(path));
+            self.is_stale |= kept.look(stamps, at_once, |path| read_authorities(path));
         }
         if !std::mem::take(&mut self.is_stale) {
             return None;

@@ -7,13 +7,14 @@
 //! 3. `load` refuses if anything was noted, and names all of it.
 //!
 //! Every default stands in a `Default` of this page; `docs/configuration.md` lists the same, and a test compares them.
-//! Files that are named here are looked for, but not kept, except for the password; a listener's certificates are read and
-//! checked, so that a wrong pair is told with its line.
+//! Files that are named here are looked for, but not kept; certificates, keys and passwords are read and checked, so that a
+//! wrong one is told with its line, and read again by who uses them.
 
 mod address;
 mod declared;
 #[cfg(test)]
 mod documented;
+mod etcd;
 mod file;
 mod guard;
 #[cfg(any(test, fuzzing))]
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use crate::model::{InstanceId, InstanceSpec, RouteSpec, Secret, ServiceName, ServicePolicy};
 
+pub use etcd::{Credentials, EtcdConfig, Password};
 pub use file::FileStamp;
 pub use guard::{AddressGuard, Refused, Said};
 pub use layers::{Flags, Layers};
@@ -46,7 +48,7 @@ pub use load::{load, load_registry};
 pub use network::Network;
 pub use pattern::KeyPattern;
 pub use problems::Problems;
-pub use tls::{AdminTls, CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_client_ca};
+pub use tls::{AdminTls, CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_authorities, read_system_authorities};
 pub use token::read_tokens;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.
@@ -117,13 +119,7 @@ impl RegistryConfig {
     pub fn client(&self) -> EtcdConfig {
         match &self.kind {
             RegistryKind::Etcd(etcd) => etcd.clone(),
-            RegistryKind::Embedded(embedded) => EtcdConfig {
-                endpoints: vec![format!("http://{}", reachable(embedded.listen))],
-                credentials: None,
-                ca: None,
-                certificate: None,
-                key: None,
-            },
+            RegistryKind::Embedded(embedded) => EtcdConfig::plain(vec![format!("http://{}", reachable(embedded.listen))]),
         }
     }
 }
@@ -143,24 +139,6 @@ pub fn reachable(mut address: SocketAddr) -> SocketAddr {
 pub enum RegistryKind {
     Etcd(EtcdConfig),
     Embedded(EmbeddedConfig),
-}
-
-/// How to reach an etcd. Also what the client commands (`get`, `register`, …) use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdConfig {
-    /// At least one, each with its scheme.
-    pub endpoints: Vec<String>,
-    pub credentials: Option<Credentials>,
-    /// PEM files.
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: String,
-    pub password: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,11 +301,4 @@ pub enum AccessLogFormat {
     #[default]
     Json,
     Combined,
-}
-
-impl std::fmt::Debug for Credentials {
-    /// The password never reaches a log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::model::ServiceName;
 use crate::wire::fields::{Fields, Read};
-use crate::wire::node::{Node, Place, Value, quoted};
+use crate::wire::node::{Node, Place, quoted};
 use crate::wire::scalar::{named, one_of, text, word};
 
 use super::address::listen_address;
-use super::{Credentials, EmbeddedConfig, EtcdConfig, KeyPattern, Layers, Network, RegistryConfig, RegistryKind};
+use super::etcd::etcd;
+use super::{EmbeddedConfig, KeyPattern, Layers, Network, RegistryConfig, RegistryKind};
 
 /// `None` only with a note.
 pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<RegistryConfig> {
@@ -22,7 +23,7 @@ pub(super) fn registry(fields: &mut Fields<'_>, layers: &Layers) -> Option<Regis
     let embedded = embedded(fields, layers, kind == Kind::Embedded);
     let foreign: &[&str] = match kind {
         Kind::Etcd => &["listen", "data"],
-        Kind::Embedded => &["endpoints", "user", "password", "password_file", "ca", "certificate", "key"],
+        Kind::Embedded => &["endpoints", "user", "password", "password_file", "ca", "server_name", "certificate", "key"],
     };
     for key in foreign.iter().filter(|key| fields.has(key)) {
         fields.odd(key, format!("is not used by a registry of kind {:?}", kind.as_str()));
@@ -90,34 +91,6 @@ fn sources(fields: &mut Fields<'_>, prefix: &str) -> Vec<KeyPattern> {
     sources
 }
 
-fn etcd(fields: &mut Fields<'_>, layers: &Layers, in_use: bool) -> Option<EtcdConfig> {
-    let endpoints = fields.list("endpoints", endpoint).unwrap_or_default();
-    let existing = existing_file(layers);
-    let credentials = credentials(fields, &existing);
-    let [ca, certificate, key] = ["ca", "certificate", "key"].map(|key| fields.optional(key, &existing));
-    if !in_use {
-        return None;
-    }
-    if !fields.has("endpoints") {
-        fields.wrong("endpoints", "is missing; a registry of kind \"etcd\" has at least one, as in [\"http://127.0.0.1:2379\"]");
-        return None;
-    }
-    if endpoints.is_empty() {
-        fields.wrong("endpoints", "has nothing usable in it; it has at least one URL, as in [\"http://127.0.0.1:2379\"]");
-    }
-    for (one, other) in [("certificate", "key"), ("key", "certificate")] {
-        if fields.has(one) && !fields.has(other) {
-            fields.wrong(one, format!("needs {other} beside it"));
-        }
-    }
-    if let Some(plain) = endpoints.iter().find(|e| e.starts_with("http://")) {
-        for key in ["ca", "certificate"].iter().filter(|key| fields.has(key)) {
-            fields.wrong(key, format!("is for https:// endpoints, and {plain} is not one"));
-        }
-    }
-    Some(EtcdConfig { endpoints, credentials, ca, certificate, key })
-}
-
 fn embedded(fields: &mut Fields<'_>, layers: &Layers, in_use: bool) -> EmbeddedConfig {
     let listen = fields.or("listen", EmbeddedConfig::default().listen, listen_address);
     if in_use && !listen.ip().is_loopback() {
@@ -149,65 +122,6 @@ fn data_default(layers: &Layers) -> Option<PathBuf> {
         state.map(|state| state.join("pointsman"))
     };
     systemd.or_else(user).map(|directory| directory.join("registry"))
-}
-
-fn credentials(fields: &mut Fields<'_>, existing: impl Fn(&Node) -> Read<PathBuf>) -> Option<Credentials> {
-    let user = fields.optional("user", word);
-    let said = fields.optional("password", secret);
-    let file = fields.optional("password_file", |node| {
-        let path = existing(node)?;
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-    });
-    if fields.has("password") && fields.has("password_file") {
-        fields.wrong("password", "stands beside password_file; one of them is enough");
-    }
-    for key in ["password", "password_file"] {
-        if fields.has(key) && !fields.has("user") {
-            fields.wrong(key, "needs user beside it");
-        }
-    }
-    if fields.has("user") && !fields.has("password") && !fields.has("password_file") {
-        fields.wrong("user", "needs password or password_file beside it");
-    }
-    Some(Credentials { user: user?, password: said.or(file)? })
-}
-
-/// Its messages never repeat what was said.
-fn secret(node: &Node) -> Read<String> {
-    match &node.value {
-        Value::Text(text) | Value::Word(text) if !text.is_empty() => Ok(text.clone()),
-        _ => Err("is not a text, or is empty".to_owned()),
-    }
-}
-
-fn existing_file(layers: &Layers) -> impl Fn(&Node) -> Read<PathBuf> {
-    let path_in = path_in(layers);
-    move |node| {
-        let path = path_in(node)?;
-        match std::fs::File::open(&path) {
-            Ok(_) => Ok(path),
-            Err(e) => Err(format!("{}: {e}", path.display())),
-        }
-    }
-}
-
-/// With its scheme and its port, without anything behind.
-fn endpoint(node: &Node) -> Read<String> {
-    let said = text(node)?;
-    let wrong = |right: &str| Err(format!("{} is not the URL of an etcd: {right}", quoted(said)));
-    let Some((scheme @ ("http" | "https"), rest)) = said.split_once("://") else {
-        return wrong("it begins with http:// or https://, as in \"http://127.0.0.1:2379\"");
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    match rest.parse::<http::uri::Authority>() {
-        Ok(host) if rest.contains('@') || host.host().is_empty() => {
-            wrong("it is a host and a port, user and password are settings")
-        }
-        Ok(host) if host.port_u16().is_none_or(|port| port == 0) => wrong("it has no port; etcd's is usually 2379"),
-        Ok(host) => Ok(format!("{scheme}://{host}")),
-        Err(_) => wrong("it is a scheme, a host and a port, as in \"http://127.0.0.1:2379\""),
-    }
 }
 
 fn prefix(node: &Node) -> Read<String> {

@@ -1,11 +1,13 @@
 //! What is said in files, variables and flags, and what becomes of it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{Address, InstanceSpec, PathMatch, ServicePolicy};
 
 use super::*;
+use crate::tls::samples::Sample;
 
 /// A file of this text, in a directory of its own that lives as long as this.
 struct Told {
@@ -358,11 +360,70 @@ fn what_an_etcd_needs_is_checked_together() {
 #[test]
 fn the_password_comes_from_a_file_and_never_shows() {
     let told = told("[registry]\nendpoints = ['https://a:1']\nuser = 'root'\npassword_file = 'word'\n");
-    std::fs::write(told._directory.path().join("word"), "SECRET\n").unwrap();
+    let write = |text: &str| {
+        std::fs::write(told._directory.path().join("word"), text).unwrap();
+        std::fs::set_permissions(told._directory.path().join("word"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("SECRET\n");
     let config = told.config();
     let RegistryKind::Etcd(etcd) = &config.registry.kind else { panic!("{:?}", config.registry) };
-    assert_eq!(etcd.credentials.as_ref().map(|c| (c.user.as_str(), c.password.as_str())), Some(("root", "SECRET")));
+    let credentials = etcd.credentials.as_ref().unwrap();
+    assert_eq!((credentials.user.as_str(), credentials.password.read().unwrap().reveal()), ("root", "SECRET"));
     assert!(!format!("{config:?}").contains("SECRET"));
+
+    write("NEXT");
+    assert_eq!(credentials.password.read().unwrap().reveal(), "NEXT");
+    for (text, why) in
+        [("", "is empty"), ("SECRET\nSECRET", "has more than one line"), (&"SECRET".repeat(1000), "is longer than")]
+    {
+        write(text);
+        let said = told.problems().concat();
+        assert!(said.starts_with("pointsman.toml:4: registry.password_file: word: ") && said.contains(why), "{said}");
+        assert!(!said.contains("SECRET"));
+    }
+}
+
+#[test]
+fn what_is_shown_to_an_etcd_is_judged() {
+    let text = "[registry]\nendpoints = ['https://a:1']\ncertificate = 'a.pem'\nkey = 'a.key'\nserver_name = 'a name'\n";
+    let told = told(text);
+    let write = |name: &str, text: &str| {
+        std::fs::write(told._directory.path().join(name), text).unwrap();
+        std::fs::set_permissions(told._directory.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let (one, other) = (Sample::of(&[]).subject("proxy").make(), Sample::of(&[]).valid(-9, -2).make());
+    write("a.pem", &one.chain);
+    write("a.key", &other.key);
+    let problems = told.problems();
+    assert_eq!(
+        problems[1],
+        "pointsman.toml:5: registry.server_name: \"a name\" is no name that a certificate can be for, such as \"etcd.example\""
+    );
+    assert!(problems[0].contains("registry.certificate: a.key does not belong to the certificate of CN=proxy"), "{problems:?}");
+
+    write("pointsman.toml", &text.replace("a name", "etcd.example"));
+    write("a.key", &one.key);
+    assert!(told.warnings().is_empty(), "that it names no host is of no concern to an etcd");
+    write("a.pem", &other.chain);
+    write("a.key", &other.key);
+    std::fs::set_permissions(told._directory.path().join("a.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let warnings = told.warnings();
+    assert!(
+        warnings[0].contains("a.pem was good until") && warnings[1].contains("a.key can be read by everybody"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_password_on_an_open_wire_is_odd() {
+    let to = |host: &str| {
+        told(&format!("[registry]\nendpoints = ['http://{host}:1']\nuser = 'u'\npassword = 'SECRET'\n")).warnings().concat()
+    };
+    assert_eq!((to("127.0.0.1"), to("localhost"), to("[::1]")), Default::default());
+    assert_eq!(
+        to("10.0.0.1"),
+        "pointsman.toml:3: registry.user: goes to http://10.0.0.1:1 with its password unencrypted: use https:// endpoints"
+    );
 }
 
 #[test]

@@ -108,9 +108,17 @@ impl CertificateFiles {
     }
 }
 
-/// Who vouches for clients. `Err` begins with the file.
-pub fn read_client_ca(path: &Path) -> Result<Arc<RootCertStore>, String> {
+/// Those who vouch for others. `Err` begins with the file.
+pub fn read_authorities(path: &Path) -> Result<Arc<RootCertStore>, String> {
     tls::authorities(&contents(path)?).map_err(|reason| format!("{} {reason}", path.display()))
+}
+
+/// Those whom the system trusts.
+pub fn read_system_authorities() -> Result<Arc<RootCertStore>, String> {
+    let found = rustls_native_certs::load_native_certs().map_err(|error| format!("the system's certificates: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    Ok(Arc::new(roots))
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, String> {
@@ -132,7 +140,7 @@ pub(super) fn tls(mut fields: Fields<'_>, layers: &Layers) -> TlsConfig {
     let client_auth = fields.or("client_auth", ClientAuth::default(), one_of(&auths, client_auth));
     let client_ca = fields.optional("client_ca", |node| {
         let path = path_in(layers)(node)?;
-        read_client_ca(&path).map(|_| path)
+        read_authorities(&path).map(|_| path)
     });
     match client_auth {
         ClientAuth::None if fields.has("client_ca") => fields.odd("client_ca", "is not used while client_auth is \"none\""),
@@ -154,7 +162,7 @@ pub(super) fn admin(mut fields: Fields<'_>, layers: &Layers) -> Option<AdminTls>
     let (chain, key) = (fields.required("certificate", path_in(layers)), fields.required("key", path_in(layers)));
     let client_ca = fields.optional("client_ca", |node| {
         let path = path_in(layers)(node)?;
-        read_client_ca(&path).map(|_| path)
+        read_authorities(&path).map(|_| path)
     });
     let pair = CertificateFiles { chain: chain?, key: key? };
     match pair.read(SystemTime::now()) {

@@ -42,6 +42,7 @@ impl Keep {
         let mut backoff = Backoff::default();
         // Many registrars with one configuration spread over the endpoints.
         let mut turn = fastrand::usize(..self.etcd.endpoints.len());
+        let mut is_denied = false;
         loop {
             let endpoint = &self.etcd.endpoints[turn % self.etcd.endpoints.len()];
             let began = Instant::now();
@@ -49,10 +50,17 @@ impl Keep {
                 End::Left => return Ok(()),
                 End::Clash(clash) => return Err(clash),
                 End::LeaseLost => {
-                    lease = None;
+                    (lease, is_denied) = (None, false);
                     warn!(key = %self.key, "Lease lost; registering anew");
                 }
+                End::Broken(error) if error.is_denied() => {
+                    // A proxy that may only read goes on for ever without a record of its own: said once is enough.
+                    if !std::mem::replace(&mut is_denied, true) {
+                        warn!(key = %self.key, %error, "Not registered: the key may not be read and written; trying now and then");
+                    }
+                }
                 End::Broken(error) => {
+                    is_denied = false;
                     turn = turn.wrapping_add(1);
                     warn!(key = %self.key, %endpoint, %error, "Registry unreachable; trying again");
                 }
@@ -60,8 +68,9 @@ impl Keep {
             if began.elapsed() > SHORT {
                 backoff.reset();
             }
+            let wait = if is_denied { DENIED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0) } else { backoff.next() };
             tokio::select! {
-                () = sleep(backoff.next()) => {}
+                () = sleep(wait) => {}
                 () = dropped(wanted.clone()) => {
                     self.leave_unconnected(lease).await;
                     return Ok(());
@@ -191,5 +200,7 @@ async fn until(at: Option<Instant>) {
 
 /// A session that lived longer was a good one: the next failure starts with short waits.
 const SHORT: Duration = Duration::from_secs(5);
+/// Each try is a login, which costs etcd a tenth of a second, and only an administrator can change the answer.
+const DENIED_WAIT: Duration = Duration::from_secs(30);
 /// Nobody waits long for a registry that is away: leases end without us.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

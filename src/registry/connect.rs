@@ -1,23 +1,27 @@
-//! One client for one endpoint, with every limit set; and what etcd's errors mean, in words.
+//! One client for one endpoint, with every limit set.
 //!
 //! A client of several endpoints would go on giving calls to the dead ones (the library neither retries nor fails over),
-//! so whoever has several endpoints takes them in turn with one client each.
+//! so whoever has several endpoints takes them in turn with one client each. Certificates, keys and passwords are read for
+//! each client, so what was renewed in place counts from the next connection on.
 
-use std::error::Error as _;
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use etcd_client::{Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::config::EtcdConfig;
+use super::explain::explain;
+use crate::config::{CertificateFiles, EtcdConfig, read_authorities, read_system_authorities};
 
 /// Connects, logs in if there is a user, and asks one question, because a client connects only when it is used.
 /// Every call on the result still needs a time limit of its own: the client's does not cover the wait for a connection.
 pub async fn connect(config: &EtcdConfig, endpoint: &str) -> Result<Client, ConnectError> {
-    let options = options(config, endpoint).await?;
+    let (said, over_tls) = (config.clone(), endpoint.starts_with("https://"));
+    let options = spawn_blocking(move || options(&said, over_tls)).await.unwrap_or_else(|error| Err(error.to_string()));
+    let options = options.map_err(ConnectError::Settings)?;
     let attempt = async {
         let mut client = Client::connect([endpoint], Some(options)).await?;
         client.status().await.map(|_| client)
@@ -31,14 +35,8 @@ pub async fn connect(config: &EtcdConfig, endpoint: &str) -> Result<Client, Conn
 
 #[derive(Debug)]
 pub enum ConnectError {
-    /// A file the configuration names cannot be read.
-    File {
-        field: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// A client certificate without its key, or the other way round.
-    HalfIdentity,
+    /// A file that the configuration names is not what it should be; which, and why.
+    Settings(String),
     Etcd {
         endpoint: String,
         source: Error,
@@ -52,8 +50,7 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { field, path, source } => write!(f, "registry.{field}: {}: {source}", path.display()),
-            Self::HalfIdentity => f.write_str("registry.certificate and registry.key belong together: one of them is missing"),
+            Self::Settings(reason) => f.write_str(reason),
             Self::Etcd { endpoint, source } => write!(f, "{endpoint}: {}", explain(source)),
             Self::Silent { endpoint } => write!(f, "{endpoint}: no answer within {ATTEMPT_TIMEOUT:?}"),
         }
@@ -62,30 +59,7 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// What went wrong, as an operator would say it. The library's own texts hide the cause in a chain of sources.
-pub fn explain(error: &Error) -> String {
-    let Error::GRpcStatus(status) = error else {
-        return error.to_string();
-    };
-    let mut said = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(cause) = source {
-        let cause_said = cause.to_string();
-        // Most links of the chain repeat what the next one says, or say nothing.
-        if !said.contains(&cause_said) && cause_said != "transport error" {
-            said = format!("{said}: {cause_said}");
-        }
-        source = cause.source();
-    }
-    let hint = HINTS.iter().find(|(part, _)| said.contains(part)).map(|(_, hint)| *hint);
-    match hint {
-        Some(hint) => format!("{hint} ({said})"),
-        None if said.is_empty() => format!("{:?}", status.code()),
-        None => said,
-    }
-}
-
-async fn options(config: &EtcdConfig, endpoint: &str) -> Result<ConnectOptions, ConnectError> {
+fn options(config: &EtcdConfig, over_tls: bool) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_timeout(CALL_TIMEOUT)
@@ -93,66 +67,41 @@ async fn options(config: &EtcdConfig, endpoint: &str) -> Result<ConnectOptions, 
         .with_require_leader(true)
         .with_auto_token_refresh(true);
     if let Some(credentials) = &config.credentials {
-        options = options.with_user(&credentials.user, &credentials.password);
+        let password = credentials.password.read().map_err(|reason| format!("registry.password_file: {reason}"))?;
+        options = options.with_user(&credentials.user, password.reveal());
     }
-    if endpoint.starts_with("https://") {
-        options = options.with_tls(tls(config).await?);
+    if over_tls {
+        options = options.with_tls(tls(config)?);
     }
     Ok(options)
 }
 
-async fn tls(config: &EtcdConfig) -> Result<TlsOptions, ConnectError> {
+fn tls(config: &EtcdConfig) -> Result<TlsOptions, String> {
+    let authorities = match &config.ca {
+        Some(path) => read_authorities(path).map_err(|reason| format!("registry.ca: {reason}"))?,
+        None => read_system_authorities().map_err(|reason| format!("{reason}; set registry.ca"))?,
+    };
     // Without a limit of its own, a handshake with a stopped process never ends.
-    let mut tls = TlsOptions::new().timeout(HANDSHAKE_TIMEOUT);
-    match &config.ca {
-        Some(path) => tls = tls.ca_certificate(Certificate::from_pem(pem("ca", path).await?)),
-        None => {
-            if let Some(bundle) = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
-                tls = tls.ca_certificate(Certificate::from_pem(pem("ca", bundle).await?));
-            }
-        }
+    let mut tls = TlsOptions::new().timeout(HANDSHAKE_TIMEOUT).trust_anchors(Arc::unwrap_or_clone(authorities).roots);
+    if let Some(name) = &config.server_name {
+        tls = tls.domain_name(name);
     }
-    match (&config.certificate, &config.key) {
-        (Some(certificate), Some(key)) => {
-            let identity = Identity::from_pem(pem("certificate", certificate).await?, pem("key", key).await?);
-            Ok(tls.identity(identity))
-        }
-        (None, None) => Ok(tls),
-        _ => Err(ConnectError::HalfIdentity),
+    if let Some(CertificateFiles { chain, key }) = &config.identity {
+        tls = tls.identity(Identity::from_pem(pem("certificate", chain)?, pem("key", key)?));
     }
+    Ok(tls)
 }
 
 /// The library takes a file without any PEM in it for an empty list.
-async fn pem(field: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
-    let fail = |source| ConnectError::File { field, path: path.to_owned(), source };
-    let bytes = tokio::fs::read(path).await.map_err(fail)?;
+fn pem(field: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("registry.{field}: {}: {error}", path.display()))?;
     if !bytes.windows(PEM_MARK.len()).any(|window| window == PEM_MARK) {
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in PEM form in it")));
+        return Err(format!("registry.{field}: {}: there is nothing in PEM form in it", path.display()));
     }
     Ok(bytes)
 }
 
-/// The first one found wins.
-const HINTS: [(&str, &str); 13] = [
-    ("Connection refused", "nothing listens there"),
-    ("authentication failed", "the user or the password is wrong"),
-    ("user name is empty", "this etcd wants registry.user and registry.password"),
-    ("permission denied", "the etcd user may not do this; it needs a role for the whole prefix"),
-    ("authentication is not enabled", "this etcd knows no users; leave out registry.user"),
-    ("UnknownIssuer", "the certificate there was signed by an authority we do not know; set registry.ca"),
-    ("operation was canceled", "the connection was closed at once; does this etcd want a client certificate?"),
-    ("broken pipe", "it hung up; does it want https?"),
-    ("Broken pipe", "it hung up; does it want https?"),
-    ("tls handshake eof", "it does not speak TLS; http instead of https?"),
-    ("InvalidContentType", "it does not speak TLS; http instead of https?"),
-    ("no leader", "this etcd has no leader at the moment"),
-    ("Timeout expired", "it did not answer in time"),
-];
-
 const PEM_MARK: &[u8] = b"-----BEGIN ";
-
-/// Where systems keep the authorities they trust (Debian, Red Hat, Alpine); used when no `ca` is configured.
-const SYSTEM_BUNDLES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// For connecting, logging in and the first answer together.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -166,10 +115,13 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::config::{Credentials, Password};
 
     fn at(endpoint: &str) -> EtcdConfig {
-        EtcdConfig { endpoints: vec![endpoint.to_owned()], credentials: None, ca: None, certificate: None, key: None }
+        EtcdConfig::plain(vec![endpoint.to_owned()])
     }
 
     async fn failure(config: &EtcdConfig) -> String {
@@ -184,18 +136,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_are_missing_are_named_with_their_field() {
-        let mut config = at("https://127.0.0.1:1");
-        config.ca = Some("/nowhere/ca.pem".into());
-        let said = failure(&config).await;
-        assert!(said.starts_with("registry.ca: /nowhere/ca.pem: "), "{said}");
-
-        let empty = tempfile::NamedTempFile::new().unwrap();
-        config.ca = Some(empty.path().to_owned());
-        assert!(failure(&config).await.ends_with("nothing in PEM form in it"));
-
-        let mut config = at("https://127.0.0.1:1");
-        config.key = Some("/nowhere/key.pem".into());
-        assert!(failure(&config).await.contains("belong together"));
+    async fn files_that_have_become_useless_are_named_with_their_field() {
+        let (none, empty) = (PathBuf::from("/nowhere/file"), tempfile::NamedTempFile::new().unwrap());
+        let password = |file: &Path| Credentials { user: "u".to_owned(), password: Password::File(file.to_owned()) };
+        let identity = CertificateFiles { chain: empty.path().to_owned(), key: none.clone() };
+        let config = || at("https://127.0.0.1:1");
+        for (config, words) in [
+            (EtcdConfig { ca: Some(none.clone()), ..config() }, "registry.ca: /nowhere/file: No such file"),
+            (EtcdConfig { ca: Some(empty.path().to_owned()), ..config() }, "holds no certificate"),
+            (EtcdConfig { identity: Some(identity), ..config() }, "nothing in PEM form in it"),
+            (
+                EtcdConfig { credentials: Some(password(&none)), ..config() },
+                "registry.password_file: /nowhere/file: No such file",
+            ),
+            (EtcdConfig { credentials: Some(password(empty.path())), ..config() }, "is empty"),
+        ] {
+            let said = failure(&config).await;
+            assert!(said.starts_with("registry.") && said.contains(words), "{said}");
+        }
     }
 }

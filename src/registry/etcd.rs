@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::connect::connect;
 use super::departures::LeaseId;
+use super::explain::{is_denied, is_login_old};
 use super::fault::Fault;
 use super::layout::Layout;
 use super::lineage::{self, Sighting};
@@ -98,8 +99,8 @@ impl Etcd {
 
     /// Reads the registry's epoch, with a majority behind it, and gives it one if it has none.
     pub async fn identity(&self) -> Result<Identity, Fault> {
-        let mut kv = self.kv.clone();
-        let found = limited("its identity", IDENTITY_TIMEOUT, kv.get(self.meta.as_str(), None)).await?;
+        let read = || async { self.kv.clone().get(self.meta.as_str(), None).await };
+        let found = self.asked("its identity", IDENTITY_TIMEOUT, read).await?;
         let sighting = sighted(found.header());
         if let Some(meta) = found.kvs().first() {
             return Ok(Identity { sighting, epoch: lineage::epoch_of(meta.value()) });
@@ -109,7 +110,7 @@ impl Etcd {
             .when([Compare::create_revision(self.meta.as_str(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(self.meta.as_str(), meta.as_str(), None::<PutOptions>)])
             .or_else([TxnOp::get(self.meta.as_str(), None)]);
-        match limited("a new identity", IDENTITY_TIMEOUT, kv.txn(create)).await {
+        match limited("a new identity", IDENTITY_TIMEOUT, self.kv.clone().txn(create)).await {
             Ok(answer) if answer.succeeded() => Ok(Identity { sighting, epoch: lineage::epoch_of(meta.as_bytes()) }),
             // Another proxy was faster: whoever asks next sees what it wrote.
             Ok(_) => Ok(Identity { sighting, epoch: None }),
@@ -132,7 +133,8 @@ impl Etcd {
         if request.content == Content::Keys {
             options = options.with_keys_only().with_serializable();
         }
-        let mut answer = limited("a list", PAGE_TIMEOUT, self.kv.clone().get(from, Some(options))).await?;
+        let read = || async { self.kv.clone().get(from.clone(), Some(options.clone())).await };
+        let mut answer = self.asked("a list", PAGE_TIMEOUT, read).await?;
         let records: Vec<Record> = answer.take_kvs().into_iter().map(|kv| record(kv.0)).collect();
         Ok(Page {
             sighting: sighted(answer.header()),
@@ -145,7 +147,22 @@ impl Etcd {
     /// Whether it is there at all: answered by this member alone.
     pub async fn ping(&self) -> Result<(), Fault> {
         let options = GetOptions::new().with_count_only().with_serializable();
-        limited("a ping", PING_TIMEOUT, self.kv.clone().get(self.meta.as_str(), Some(options))).await.map(drop)
+        let read = || async { self.kv.clone().get(self.meta.as_str(), Some(options.clone())).await };
+        self.asked("a ping", PING_TIMEOUT, read).await.map(drop)
+    }
+
+    /// Once more after a new login, if ours is from before a change of users or roles.
+    async fn asked<T, F>(&self, asked: &'static str, within: Duration, call: impl Fn() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match limited(asked, within, call()).await {
+            Err(Fault::Call(error)) if is_login_old(&error) => {
+                limited("a login", LOGIN_TIMEOUT, self.client.refresh_token()).await?;
+                limited(asked, within, call()).await
+            }
+            answer => answer,
+        }
     }
 
     /// Those of these leases of which etcd says, in time, that they live. Of one that ended just now it knows nothing
@@ -240,10 +257,6 @@ fn unsigned(revision: i64) -> u64 {
     revision.try_into().unwrap_or(0)
 }
 
-fn is_denied(error: &Error) -> bool {
-    matches!(error, Error::GRpcStatus(status) if status.code() == tonic::Code::PermissionDenied)
-}
-
 async fn limited<T>(asked: &'static str, within: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
     match timeout(within, call).await {
         Ok(answer) => answer.map_err(Fault::of),
@@ -260,6 +273,8 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(2);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_millis(700);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// etcd makes passwords slow to try.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of one response, in one round: the events behind it wait for the answers.
 const LEASES_TIMEOUT: Duration = Duration::from_millis(500);
 const LEASES_ASKED_MAX: usize = 1024;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use etcd_client::Error;
 
-use super::connect::{ConnectError, explain};
+use super::connect::ConnectError;
+use super::explain::{explain, hinted};
 
 #[derive(Debug)]
 pub enum Fault {
@@ -61,7 +62,7 @@ impl fmt::Display for Fault {
             Self::Connect(error) => error.fmt(f),
             Self::Call(error) => f.write_str(&explain(error)),
             Self::Canceled { reason } if reason.is_empty() => f.write_str("etcd canceled the watch"),
-            Self::Canceled { reason } => write!(f, "etcd canceled the watch: {reason}"),
+            Self::Canceled { reason } => write!(f, "etcd canceled the watch: {}", hinted(reason)),
             Self::Ended => f.write_str("etcd ended the watch"),
         }
     }

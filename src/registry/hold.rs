@@ -14,7 +14,8 @@ use etcd_client::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
-use super::{ConnectError, LeaseId, connect, explain};
+use super::explain::{explain, hinted, is_denied};
+use super::{ConnectError, LeaseId, connect};
 use crate::config::EtcdConfig;
 
 pub struct Hold {
@@ -224,6 +225,11 @@ impl Hold {
 }
 
 impl HoldError {
+    /// No role of the etcd user allows it: to ask again soon would be of no use.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Etcd(error) if is_denied(error))
+    }
+
     fn ended(stream: &'static str, reason: &str) -> Self {
         Self::Ended { stream, reason: reason.to_owned() }
     }
@@ -236,7 +242,7 @@ impl fmt::Display for HoldError {
             Self::Etcd(error) => f.write_str(&explain(error)),
             Self::Silent { call } => write!(f, "etcd did not answer the {call} in time"),
             Self::Ended { stream, reason } if reason.is_empty() => write!(f, "etcd ended the {stream}"),
-            Self::Ended { stream, reason } => write!(f, "etcd ended the {stream}: {reason}"),
+            Self::Ended { stream, reason } => write!(f, "etcd ended the {stream}: {}", hinted(reason)),
             Self::WentBack { known, now } => write!(f, "etcd went back from revision {known} to {now}"),
         }
     }

@@ -32,6 +32,7 @@ mod certificate;
 mod connect;
 mod departures;
 mod etcd;
+mod explain;
 mod fault;
 mod hold;
 mod keeper;
@@ -52,7 +53,7 @@ mod store;
 #[cfg(test)]
 mod stories;
 
-pub use connect::{ConnectError, connect, explain};
+pub use connect::{ConnectError, connect};
 pub use departures::LeaseId;
 pub use hold::{Held, Hold, HoldError, Notice, Opened, Sight, Written, revoke};
 pub use key::{Key, KeyError, Prefix};

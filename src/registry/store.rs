@@ -10,8 +10,9 @@ use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
 use tokio::time::timeout;
 
 use super::certificate;
+use super::explain::{explain, is_denied};
 use super::layout::{Kind, Layout};
-use super::{ConnectError, Key, KeyError, Prefix, connect, explain};
+use super::{ConnectError, Key, KeyError, Prefix, connect};
 use crate::config::EtcdConfig;
 use crate::model::{Certificate, InstanceSpec, Override, RouteSpec, ServicePolicy};
 use crate::wire::{self, ParseResult, Parsed, Presence, Problem};
@@ -58,6 +59,11 @@ pub enum StoreError {
     /// What each endpoint said.
     Unreachable(Vec<ConnectError>),
     Etcd(Error),
+    /// No role of the etcd user allows it.
+    Denied {
+        permission: &'static str,
+        key: String,
+    },
     Silent,
 }
 
@@ -75,7 +81,8 @@ impl Store {
     }
 
     pub async fn get(&mut self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let answer = within(self.kv.get(self.prefix.key(key), None)).await?;
+        let key = self.prefix.key(key);
+        let answer = within(self.kv.get(key.as_str(), None)).await.map_err(|error| error.of("read", &key))?;
         Ok(answer.kvs().first().map(|record| entry(self.prefix.parse(record.key()), record)))
     }
 
@@ -102,10 +109,11 @@ impl Store {
         key: impl Fn(&[u8]) -> Option<Result<Key, KeyError>>,
     ) -> Result<Listing, StoreError> {
         let mut listing = Listing { revision: 0, entries: Vec::new() };
+        let folder = format!("--prefix {}", String::from_utf8_lossy(&next));
         loop {
             let at = i64::try_from(listing.revision).unwrap_or(0);
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(at);
-            let page = within(self.kv.get(next, Some(options))).await?;
+            let page = within(self.kv.get(next, Some(options))).await.map_err(|error| error.of("read", &folder))?;
             if listing.revision == 0 {
                 listing.revision = page.header().map_or(0, |header| header.revision().unsigned_abs());
             }
@@ -119,13 +127,15 @@ impl Store {
 
     /// The revision that it made.
     pub async fn put(&mut self, key: &Key, value: &[u8]) -> Result<u64, StoreError> {
-        let answer = within(self.kv.put(self.prefix.key(key), value, None)).await?;
+        let key = self.prefix.key(key);
+        let answer = within(self.kv.put(key.as_str(), value, None)).await.map_err(|error| error.of("write", &key))?;
         Ok(answer.header().map_or(0, |header| header.revision().unsigned_abs()))
     }
 
     /// The revision that it made; `None`: there was nothing.
     pub async fn delete(&mut self, key: &Key) -> Result<Option<u64>, StoreError> {
-        let answer = within(self.kv.delete(self.prefix.key(key), None)).await?;
+        let key = self.prefix.key(key);
+        let answer = within(self.kv.delete(key.as_str(), None)).await.map_err(|error| error.of("write", &key))?;
         let revision = answer.header().map_or(0, |header| header.revision().unsigned_abs());
         Ok((answer.deleted() > 0).then_some(revision))
     }
@@ -169,6 +179,16 @@ impl Record {
     }
 }
 
+impl StoreError {
+    /// With what was asked for, if it was denied.
+    fn of(self, permission: &'static str, key: &str) -> Self {
+        match self {
+            Self::Etcd(error) if is_denied(&error) => Self::Denied { permission, key: key.to_owned() },
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -177,6 +197,10 @@ impl fmt::Display for StoreError {
                 failures.iter().try_for_each(|failure| write!(f, "\n  {failure}"))
             }
             Self::Etcd(error) => f.write_str(&explain(error)),
+            Self::Denied { permission, key } => write!(
+                f,
+                "no role of the etcd user allows this; one would with: etcdctl role grant-permission ROLE {permission} {key}"
+            ),
             Self::Silent => write!(f, "the registry did not answer within {CALL_TIMEOUT:?}"),
         }
     }

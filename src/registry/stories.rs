@@ -9,8 +9,11 @@ use std::time::Duration;
 use etcd_client::{Client, DeleteOptions, Permission, PermissionType, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Credentials, EtcdConfig, KeyPattern};
-use crate::registry::Layout;
+use crate::config::{Credentials, EtcdConfig, KeyPattern, Password};
+use crate::model::Secret;
+use crate::registry::etcd::Etcd;
+use crate::registry::explain::is_login_old;
+use crate::registry::{Layout, Prefix};
 
 use self::world::{Cluster, Following, Line, PREFIX, config, key, listed};
 
@@ -374,10 +377,34 @@ async fn a_user_who_may_only_read_the_prefix_can_follow() {
     assert!(trouble.contains("this etcd wants registry.user"), "{trouble}");
     stranger.stop().await;
 
-    let credentials = Some(Credentials { user: "proxy".to_owned(), password: "secret".to_owned() });
+    let credentials = Some(Credentials { user: "proxy".to_owned(), password: Password::Said(Secret::new("secret")) });
     let following = Following::start(EtcdConfig { credentials, ..config(&etcd.urls()) }, None);
     following.eventually("the list", |seen, status| seen.map.len() == 1 && status.is_connected()).await;
     following.stop().await;
+}
+
+/// With signed tokens etcd takes none from before the last change of users or roles.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_from_before_a_change_of_roles_is_renewed_on_the_same_connection() {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "what the tokens are signed with").unwrap();
+    let flag = format!("jwt,sign-method=HS256,priv-key={},ttl=1h", key.path().display());
+    let etcd = Cluster::start_with(1, vec!["--auth-token".to_owned(), flag]).await;
+    let mut root = etcd.client().await;
+    root.user_add("root", "secret", None).await.unwrap();
+    root.user_grant_role("root", "root").await.unwrap();
+    root.auth_enable().await.unwrap();
+    let credentials = Some(Credentials { user: "root".to_owned(), password: Password::Said(Secret::new("secret")) });
+    let config = EtcdConfig { credentials, ..config(&etcd.urls()) };
+    let etcd = Etcd::connect(&config, &etcd.url(0), &Layout::Own(Prefix::new(PREFIX))).await.unwrap();
+    let epoch = etcd.identity().await.unwrap().epoch;
+
+    let mut root = super::connect(&config, etcd.endpoint()).await.unwrap();
+    root.role_add("another").await.unwrap();
+    let refused = root.get("/any", None).await.unwrap_err();
+    assert!(is_login_old(&refused), "{refused}");
+    etcd.ping().await.unwrap();
+    assert!(epoch.is_some() && etcd.identity().await.unwrap().epoch == epoch);
 }
 
 /// Random writes while members stop and go on and history is compacted away under us.

@@ -1,4 +1,4 @@
-//! Who vouches for clients.
+//! Who vouches for others.
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ pub fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
         roots.add(certificate).map_err(|error| format!("certificate {n} of it cannot vouch for anybody: {error}"))?;
     }
     if roots.is_empty() {
-        return Err("holds no certificate, so nobody could vouch for a client; it is a PEM text of those that do".to_owned());
+        return Err(
+            "holds no certificate, so it says nobody who may vouch for others; it is a PEM text of those who do".to_owned()
+        );
     }
     Ok(Arc::new(roots))
 }

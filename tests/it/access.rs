@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::world::ports::free_address;
 use crate::world::program::Program;
 use crate::world::tls::{Authority, curl};
+use crate::world::vault::{LOGIN, PASSWORD, Vault};
 use crate::world::{Ask, World};
 
 const TOKEN: &str = "f4a1c0ffee5eed0f4a1c0ffee5eed0aa";
@@ -143,7 +144,7 @@ fn nothing_can_be_changed_there() {
 /// A secret of each sort, and every way to ask.
 #[test]
 fn no_answer_no_command_and_no_log_has_a_secret_in_it() {
-    let (sticky, password, key) = ("sticky-5eed-0000-0000", "passw0rd-of-etcd-1111", "S2V5T2ZUaGVDZXJ0aWZpY2F0ZQ==");
+    let (sticky, key) = ("sticky-5eed-0000-0000", "S2V5T2ZUaGVDZXJ0aWZpY2F0ZQ==");
     let config = format!(
         "[admin]\ntoken_file = \"token\"\n[proxy]\nsticky_secret = \"{sticky}\"\n[log]\nfilter = \"debug\"\n\
          [[service]]\nname = \"file\"\ninstances = [\"127.0.0.1:1\"]\nsticky = {{ cookie = \"at\" }}\n"
@@ -184,13 +185,27 @@ fn no_answer_no_command_and_no_log_has_a_secret_in_it() {
         said.push((args[0], String::from_utf8_lossy(&text).into_owned()));
     }
 
-    let config = format!("[registry]\nuser = \"root\"\npassword = \"{password}\"\n[log]\nfilter = \"debug\"\n");
-    let with_password = World::setup().config(&config).unready().start();
-    said.push(("the log", with_password.proxy.log()));
-    said.push(("the status", with_password.admin("/api/v1/status").text().to_owned()));
+    // The registry's own: a password, with the user logged in and refused, and the key of a client certificate.
+    let vault = Vault::new();
+    let etcd = vault.etcd_with_users(&[]);
+    let login = [&LOGIN[..], &[("certificate", "root.pem"), ("key", "root.key")]].concat();
+    let config = format!("[log]\nfilter = \"trace\"\n{}", vault.section(&login));
+    let mut world = World::setup().config(&config).etcd(etcd).start();
+    let client_key = fs::read_to_string(vault.path("root.key")).expect("a key");
+    let client_key = client_key.lines().nth(1).expect("a line of it").to_owned();
+    for args in [&["get", "route"][..], &["check", "--registry"], &["check", "--registry", "--json"]] {
+        said.push((args[0], vault.said(&world, args, &login).1));
+    }
+    vault.administer(&world.etcd().url(), &[&["user", "delete", "proxy"]]);
+    world.etcd_mut().kill();
+    world.etcd_mut().start_again();
+    world.eventually("it is refused", || world.proxy.log().contains("the user or the password is wrong"));
+    said.push(("the command refused", vault.said(&world, &["get", "route"], &login).1));
+    said.push(("the log", world.proxy.log()));
+    said.push(("the status", world.admin("/api/v1/status").text().to_owned()));
     for (from, text) in said {
         assert!(!text.is_empty() || from == "the access log", "{from} said nothing");
-        for secret in [TOKEN, sticky, password, key, "0123-a-wrong-token-4567"] {
+        for secret in [TOKEN, sticky, PASSWORD, &client_key, key, "0123-a-wrong-token-4567"] {
             assert!(!text.contains(secret), "{secret} stands in {from}:\n{text}");
         }
     }

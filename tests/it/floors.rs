@@ -28,7 +28,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("memchr", &["proxy/http1/"]),
     ("etcd_client", &["registry/", "embedded/"]),
     ("tokio_rustls", &["admin/tls.rs", "prober/", "proxy/downstream/stream.rs", "proxy/handshake.rs"]),
-    ("rustls_native_certs", &["prober/tls.rs"]),
+    ("rustls_native_certs", &["config/tls.rs", "prober/tls.rs"]),
     ("x509_parser", &["tls/x509.rs"]),
     ("redb", &["embedded/"]),
     ("tonic", &["registry/", "embedded/", "prober/"]),

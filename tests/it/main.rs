@@ -22,6 +22,8 @@ mod draining;
 mod drills;
 /// Real requests take an instance out, and one brings it back.
 mod ejection;
+/// An etcd with TLS, users and roles.
+mod etcd_tls;
 /// What a client of HTTP/2 may ask for without end, and how it ends.
 mod floods;
 /// What an instance is told of a request.

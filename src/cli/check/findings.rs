@@ -215,8 +215,7 @@ mod tests {
     #[test]
     fn a_key_that_everybody_on_the_wire_can_read_is_a_warning() {
         let own = entries("/p", &[("/instances/a/1", "10.0.0.1:80"), ("/certificates/a", "{}"), ("/certificates/b", "{}")]);
-        let etcd =
-            |url: &str| EtcdConfig { endpoints: vec![url.to_owned()], credentials: None, ca: None, certificate: None, key: None };
+        let etcd = |url: &str| EtcdConfig::plain(vec![url.to_owned()]);
         let found = in_plain_sight(&own, &RegistryKind::Etcd(etcd("http://10.0.0.9:2379"))).unwrap();
         assert!(
             found.text.starts_with("/p/certificates/a (revision 2): holds a private key, like 1 more, and http://10.0.0.9:2379")

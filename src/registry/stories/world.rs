@@ -25,6 +25,7 @@ pub const PREFIX: &str = "/pointsman";
 pub struct Cluster {
     members: Vec<Member>,
     directory: tempfile::TempDir,
+    flags: Vec<String>,
 }
 
 struct Member {
@@ -36,15 +37,19 @@ struct Member {
 impl Cluster {
     /// Starts and waits until every member answers.
     pub async fn start(n_members: usize) -> Self {
+        Self::start_with(n_members, Vec::new()).await
+    }
+
+    pub async fn start_with(n_members: usize, flags: Vec<String>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..n_members).map(|_| (free_port(), free_port())).collect();
         let raft: Vec<u16> = ports.iter().map(|(_, raft)| *raft).collect();
         let members = ports.iter().enumerate().map(|(n, (client, port))| Member {
-            process: spawn(directory.path(), n, *client, &raft),
+            process: spawn(directory.path(), n, *client, &raft, &flags),
             client: *client,
             raft: *port,
         });
-        let cluster = Self { members: members.collect(), directory };
+        let cluster = Self { members: members.collect(), directory, flags: flags.clone() };
         for n in 0..n_members {
             cluster.answers(n).await;
         }
@@ -78,7 +83,7 @@ impl Cluster {
 
     pub async fn start_again(&mut self, n: usize) {
         let raft: Vec<u16> = self.members.iter().map(|member| member.raft).collect();
-        self.members[n].process = spawn(self.directory.path(), n, self.members[n].client, &raft);
+        self.members[n].process = spawn(self.directory.path(), n, self.members[n].client, &raft, &self.flags);
         self.answers(n).await;
     }
 
@@ -113,7 +118,7 @@ impl Drop for Cluster {
     }
 }
 
-fn spawn(directory: &Path, n: usize, client: u16, raft: &[u16]) -> Child {
+fn spawn(directory: &Path, n: usize, client: u16, raft: &[u16], flags: &[String]) -> Child {
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let cluster: Vec<String> = raft.iter().enumerate().map(|(n, port)| format!("m{n}={}", url(*port))).collect();
     Command::new("etcd")
@@ -121,6 +126,7 @@ fn spawn(directory: &Path, n: usize, client: u16, raft: &[u16]) -> Child {
         .arg(directory.join(format!("m{n}")))
         .args(["--name", &format!("m{n}"), "--log-level", "error", "--initial-cluster", &cluster.join(",")])
         .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+        .args(flags)
         .args(["--listen-peer-urls", &url(raft[n]), "--initial-advertise-peer-urls", &url(raft[n])])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -133,7 +139,7 @@ fn free_port() -> u16 {
 }
 
 pub fn config(endpoints: &[String]) -> EtcdConfig {
-    EtcdConfig { endpoints: endpoints.to_vec(), credentials: None, ca: None, certificate: None, key: None }
+    EtcdConfig::plain(endpoints.to_vec())
 }
 
 /// A TCP line to one etcd.

@@ -1,7 +1,9 @@
-//! A real etcd of one member or several, in directories and on ports of their own, gone when dropped.
+//! A real etcd of one member or several, in directories and on ports of their own, gone when dropped; with TLS, if its flags
+//! say so.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use super::program::Program;
 
 pub struct Etcd {
     /// `None` while it is stopped.
-    program: Option<Program>,
+    program: Option<Box<Program>>,
     client: SocketAddr,
     members: SocketAddr,
     name: String,
@@ -21,6 +23,10 @@ pub struct Etcd {
     cluster: String,
     /// The other members, if there are any.
     others: Vec<Self>,
+    /// Where it says without TLS how it is.
+    metrics: SocketAddr,
+    /// What else it is started with, and where the files are that it names.
+    flags: (Vec<String>, PathBuf),
     /// Removed after the process has gone.
     dir: TempDir,
 }
@@ -33,7 +39,15 @@ impl Etcd {
 
     /// So many members, of which this is the first.
     pub fn cluster(n: usize) -> Self {
-        let mut all: Vec<Self> = (0..n).map(Self::member).collect();
+        Self::of((0..n).map(|n| Self::member(n, Path::new("."), &[])).collect())
+    }
+
+    /// With these flags; the files that they name are in `folder`.
+    pub fn with(folder: &Path, flags: &[&str]) -> Self {
+        Self::of(vec![Self::member(0, folder, flags)])
+    }
+
+    fn of(mut all: Vec<Self>) -> Self {
         let cluster: Vec<String> = all.iter().map(|etcd| format!("{}=http://{}", etcd.name, etcd.members)).collect();
         all.iter_mut().for_each(|etcd| etcd.cluster = cluster.join(","));
         let mut first = all.remove(0);
@@ -42,11 +56,12 @@ impl Etcd {
         first
     }
 
-    fn member(n: usize) -> Self {
+    fn member(n: usize, folder: &Path, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory for etcd");
-        let (client, members) = (free_address(), free_address());
+        let flags = (flags.iter().map(|flag| (*flag).to_owned()).collect(), folder.to_owned());
+        let [client, members, metrics] = [(); 3].map(|()| free_address());
         let (name, cluster, others) = (format!("story-{n}"), String::new(), Vec::new());
-        Self { program: None, client, members, name, cluster, others, dir }
+        Self { program: None, client, members, name, cluster, others, metrics, flags, dir }
     }
 
     /// On the same ports, with the data it had.
@@ -58,7 +73,16 @@ impl Etcd {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.client)
+        let over_tls = self.flags.0.iter().any(|flag| flag == "--cert-file");
+        format!("{}://{}", if over_tls { "https" } else { "http" }, self.client)
+    }
+
+    /// How often somebody was given a token.
+    pub fn n_logins(&self) -> u64 {
+        let metrics = ask(self.metrics, "/metrics").expect("etcd shows its metrics");
+        let mut lines = metrics.lines().filter(|line| line.starts_with("grpc_server_handled_total{"));
+        let line = lines.find(|line| line.contains(r#"grpc_code="OK""#) && line.contains(r#"grpc_method="Authenticate""#));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
     }
 
     /// Of every member.
@@ -109,15 +133,18 @@ impl Etcd {
             .args(["--name", &self.name, "--log-level", "error", "--unsafe-no-fsync"])
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &members, "--initial-advertise-peer-urls", &members])
-            .args(["--initial-cluster", &self.cluster]);
-        self.program = Some(Program::start(&mut command, self.dir.path(), "etcd"));
+            .args(["--initial-cluster", &self.cluster])
+            .args(["--listen-metrics-urls", &format!("http://{}", self.metrics)])
+            .args(&self.flags.0)
+            .current_dir(&self.flags.1);
+        self.program = Some(Box::new(Program::start(&mut command, self.dir.path(), "etcd")));
     }
 
     /// Waits until it answers, which a member of several only does once most are there.
     fn is_well(&mut self) {
         let program = self.program.as_mut().expect("etcd runs");
         let deadline = Instant::now() + STARTS_WITHIN;
-        while !is_healthy(self.client).unwrap_or(false) {
+        while !ask(self.metrics, "/health").is_ok_and(|answer| answer.contains(r#""health":"true""#)) {
             let ended = program.exited();
             assert!(ended.is_none() && Instant::now() < deadline, "etcd did not come up ({ended:?}):\n{}", program.log_tail());
             std::thread::sleep(Duration::from_millis(10));
@@ -130,13 +157,14 @@ impl Etcd {
     }
 }
 
-fn is_healthy(client: SocketAddr) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&client, Duration::from_secs(1))?;
+fn ask(metrics: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: etcd\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer)?;
-    Ok(answer.contains(r#""health":"true""#))
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
+const ANSWER_MAX: u64 = 1024 * 1024;
 const STARTS_WITHIN: Duration = Duration::from_secs(20);

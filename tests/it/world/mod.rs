@@ -20,6 +20,7 @@ pub mod sidecar;
 mod talk;
 pub mod tls;
 pub mod upstream;
+pub mod vault;
 pub mod websocket;
 
 use std::net::SocketAddr;
