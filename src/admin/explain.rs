@@ -43,7 +43,7 @@ pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> 
         let view = service.view(now);
         said["balance"] = service.policy.balance.as_str().into();
         said["panic"] = view.panic.into();
-        said["candidates"] = candidates(service, &view);
+        said["candidates"] = candidates(service, &view, now);
         said["others"] = others(service, &view, now);
         said["counts"] = json!({ "total": service.pool.all().len(), "candidates": view.n_candidates() });
     }
@@ -178,7 +178,7 @@ fn condition(what: &str, field: &FieldMatch) -> String {
     }
 }
 
-fn candidates(service: &Service, view: &View) -> Json {
+fn candidates(service: &Service, view: &View, now: Moment) -> Json {
     let candidates = view.candidates(service);
     let total: u64 = candidates.clone().map(|(_, weight)| u64::from(weight)).sum();
     let one = |(i, weight): (&Arc<Instance>, u32)| {
@@ -188,6 +188,7 @@ fn candidates(service: &Service, view: &View) -> Json {
             "weight": i.standing.weight,
             "share_percent": (f64::from(weight) * 1e4 / total.max(1) as f64).round() / 1e2,
             "in_flight": i.state.in_flight(),
+            "reason": service.why_less(i, now),
         })
     };
     candidates.take(LISTED_MAX).map(one).collect()

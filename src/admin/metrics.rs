@@ -104,6 +104,8 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
     per_service(&families::EJECTIONS, &used, text, out, ejections).await?;
     per_service(&families::PANIC_ACTIVE, &all, text, out, one(|s| s.view(now).panic.into())).await?;
     per_service(&families::SLOW_START_ACTIVE, &all, text, out, one(|s| s.view(now).n_warming as u64)).await?;
+    per_service(&families::LATENCY_OUTLIERS, &used, text, out, one(|s| count(&s.stats.latency_outliers))).await?;
+    per_service(&families::LATENCY_OUTLIERS_ACTIVE, &all, text, out, one(|s| s.view(now).n_slow as u64)).await?;
     per_service(&families::INSTANCES, &all, text, out, |s, text| by_label(s, states(s, now), text)).await?;
     let is_protected = |i: &Arc<Instance>| i.standing.limbo == Some(Limbo::Together);
     let protects = |s: &Service| s.pool.all().iter().any(is_protected).into();

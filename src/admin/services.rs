@@ -86,6 +86,7 @@ struct Summary<'a> {
     panic: bool,
     /// How many get less than their weight for now.
     slow_start: usize,
+    latency_outliers: usize,
 }
 
 #[derive(Default, Serialize)]
@@ -164,6 +165,7 @@ impl<'a> Summary<'a> {
             latency_ms: Latency::of(Some(&stats.requests)),
             panic: view.panic,
             slow_start: view.n_warming,
+            latency_outliers: view.n_slow,
         }
     }
 }
@@ -184,7 +186,10 @@ impl<'a> InstanceView<'a> {
             probed_at: probed_at.map(|at| moment(SystemTime::now() - now.since(at))),
             passive: state.health.passive().as_str(),
             eligible: service.admits(instance, now).is_ok(),
-            reason: service.reason(instance, now).or_else(|| standing.limbo.map(|limbo| limbo.words().to_owned())),
+            reason: service
+                .reason(instance, now)
+                .or_else(|| standing.limbo.map(|limbo| limbo.words().to_owned()))
+                .or_else(|| service.why_less(instance, now)),
             in_flight: state.in_flight(),
             requests,
             failures,

@@ -168,6 +168,14 @@ impl History {
                 info!(%service, instance = %id, says, "Instance told a probe whether it drains");
                 ("instance_draining", if says { "it says so to probes" } else { "no longer: it answers probes again" }.to_owned())
             }
+            Turn::Slow(is_slow) => {
+                info!(%service, instance = %id, is_slow, "Instance answers far more slowly than the others, or no longer");
+                let kind = if is_slow { "instance_slow" } else { "instance_fast" };
+                (
+                    kind,
+                    if is_slow { "it answers far more slowly than the others" } else { "it answers like the others" }.to_owned(),
+                )
+            }
             Turn::Readmitted => {
                 info!(%service, instance = %id, "Instance readmitted after its trial");
                 ("instance_readmitted", "one request was its trial and went well".to_owned())

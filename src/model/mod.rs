@@ -24,8 +24,8 @@ pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
 pub use outcome::Outcome;
 pub use policy::{
-    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, ProxyProtocol, RetryPolicy,
-    ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+    Balance, EjectionPolicy, HashOn, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy,
+    ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
 pub use probe::ProbeResult;
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};

@@ -18,6 +18,8 @@ pub struct ServicePolicy {
     pub retry: RetryPolicy,
     pub timeouts: TimeoutPolicy,
     pub slow_start: Duration,
+    /// `None`: a slow instance weighs as much as any.
+    pub latency_outliers: Option<LatencyOutlierPolicy>,
     pub panic: Panic,
     pub limits: LimitPolicy,
     pub sticky: Option<StickyPolicy>,
@@ -39,6 +41,7 @@ impl Default for ServicePolicy {
             retry: RetryPolicy::default(),
             timeouts: TimeoutPolicy::default(),
             slow_start: Duration::from_secs(30),
+            latency_outliers: None,
             panic: Panic::Below(50),
             limits: LimitPolicy::default(),
             sticky: None,
@@ -183,6 +186,25 @@ impl Default for EjectionPolicy {
             max: Duration::from_secs(300),
             max_percent: 30,
         }
+    }
+}
+
+/// When an instance counts as slow, by medians of the last ten seconds, and what it weighs then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatencyOutlierPolicy {
+    /// Its own is more than this many times the others'.
+    pub times: u32,
+    /// Whatever the others take, up to this nobody is slow.
+    pub above: Duration,
+    /// With fewer it is not compared.
+    pub requests: u32,
+    /// Of its weight, for as long as it is slow.
+    pub weight_percent: u8,
+}
+
+impl Default for LatencyOutlierPolicy {
+    fn default() -> Self {
+        Self { times: 3, above: Duration::from_millis(100), requests: 50, weight_percent: 25 }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct View {
     pub panic: bool,
     /// How many get less than their weight because they are new, or back.
     pub n_warming: usize,
+    /// How many get less than their weight because they are slow.
+    pub n_slow: usize,
 }
 
 /// Why an instance gets no new requests.
@@ -160,6 +162,15 @@ impl Service {
         is_spared.then(|| spread::why_spared(self, instance, &view.candidates))
     }
 
+    /// Why an instance that gets requests gets fewer than by its weight, in words; `None` when it does not.
+    pub fn why_less(&self, instance: &Instance, now: Moment) -> Option<String> {
+        let view = self.view(now);
+        if view.n_warming > 0 && warmth::is_warming(self, instance, now) {
+            return Some(format!("warming up: it gets {} % of its weight", warmth::factor(self, instance, now)));
+        }
+        if view.n_slow > 0 { self.why_held_back(instance) } else { None }
+    }
+
     /// The view that holds now.
     pub fn view(&self, now: Moment) -> Arc<View> {
         let changes = self.stats.changes();
@@ -219,10 +230,12 @@ impl Service {
             // Nothing speaks against them, and nobody else is there.
             candidates = unproven;
         }
-        let Warmth { factors, n_warming } = warmth::of(self, &candidates, now);
+        let Warmth { mut factors, n_warming } = warmth::of(self, &candidates, now);
         if n_warming > 0 {
             until = until.min(now + WARMING_STEP);
         }
+        let (n_slow, look_again) = self.hold_back_slow(&candidates, &mut factors, now);
+        until = until.min(look_again.unwrap_or(until));
         let weight = |(place, factor): (&u32, u32)| u32::from(self.pool.all()[*place as usize].standing.weight) * factor;
         let weights: Vec<u32> = candidates.iter().zip(factors).map(weight).collect();
         let Spread { candidates, weights, spare } = match is_spread {
@@ -236,7 +249,7 @@ impl Service {
             Some(last) => last.keyed.clone(),
             None => Keyed::of(self, &candidates, &weights),
         };
-        View { changes, until, weights, candidates, spare, keyed, trials, panic, n_warming }
+        View { changes, until, weights, candidates, spare, keyed, trials, panic, n_warming, n_slow }
     }
 }
 

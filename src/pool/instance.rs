@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::latency::Latency;
+use super::slowness::Slowness;
 use super::{Health, Histogram, Moment};
 use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName, ServicePolicy};
 
@@ -117,6 +118,7 @@ pub struct InstanceState {
     pub(super) latency_now: Latency,
     /// Allocated by the first attempt: most of a large registry is idle on any one proxy.
     latency: OnceLock<Box<Histogram>>,
+    slowness: OnceLock<Box<Slowness>>,
 }
 
 impl InstanceState {
@@ -131,6 +133,7 @@ impl InstanceState {
             draining_since: AtomicU64::new(0),
             latency_now: Latency::default(),
             latency: OnceLock::new(),
+            slowness: OnceLock::new(),
         }
     }
 
@@ -152,6 +155,16 @@ impl InstanceState {
 
     pub fn latency(&self) -> Option<&Histogram> {
         self.latency.get().map(|h| &**h)
+    }
+
+    /// From now on there is room to count how long answers take of late.
+    pub(super) fn watch_latency(&self) {
+        self.slowness.get_or_init(Box::default);
+    }
+
+    /// `None`: nobody asked for it.
+    pub(super) fn slowness(&self) -> Option<&Slowness> {
+        self.slowness.get().map(|slowness| &**slowness)
     }
 
     /// It was declared to drain, or not to. Only the first word of a drain sets when it began.

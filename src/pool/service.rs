@@ -32,7 +32,9 @@ pub struct Ask<'a> {
 
 impl Service {
     pub fn new(name: ServiceName, policy: Arc<ServicePolicy>, pool: Pool, stats: Arc<ServiceStats>) -> Self {
-        Self { name, policy, pool, stats, gate: Gate::default() }
+        let service = Self { name, policy, pool, stats, gate: Gate::default() };
+        service.watch_latency();
+        service
     }
 
     /// Chooses an instance for one attempt.
@@ -70,6 +72,7 @@ impl Service {
             let us = held.instance().state.latency_now.peak(took, now);
             self.stats.latency.follow(us, now);
         }
+        self.count_latency(held.instance(), outcome, took, now);
         if !outcome.is_gateway_failure() && held.conclude_trial() {
             self.readmit(held.instance(), now);
         }

@@ -29,6 +29,10 @@ pub struct ServiceStats {
     pub(super) ejections: [AtomicU64; EjectionCause::ALL.len()],
     /// Instances that stayed because too many were out already.
     pub ejections_skipped: AtomicU64,
+    /// Times an instance was found far slower than the others.
+    pub latency_outliers: AtomicU64,
+    /// When that was looked at last.
+    latency_judged_at: AtomicU64,
     /// Retries that the budget denied.
     pub retries_denied: AtomicU64,
     pub turnstile: Turnstile,
@@ -84,6 +88,15 @@ impl ServiceStats {
     /// Notes whether there is panic, and says whether there was.
     pub(super) fn panics(&self, panic: bool) -> bool {
         self.panic.swap(panic, Ordering::Relaxed)
+    }
+
+    /// Whether it is time to compare the instances' latencies; if so, the next time is that much later.
+    pub(super) fn latency_is_due(&self, now: Moment, every: Duration) -> bool {
+        let is_due = now.since(Moment::from_millis(self.latency_judged_at.load(Ordering::Relaxed))) >= every;
+        if is_due {
+            self.latency_judged_at.store(now.as_millis(), Ordering::Relaxed);
+        }
+        is_due
     }
 
     pub(super) fn proven(&self, now: Moment) {

@@ -26,6 +26,8 @@ pub enum Turn {
     },
     /// Its trial went well.
     Readmitted,
+    /// It takes far longer to answer than the others; or no longer so.
+    Slow(bool),
     /// So few instances of a service are well that all are used that can be reached; or no longer so.
     Panic(bool),
     /// It began, or ceased, to tell probes that it drains.

@@ -30,7 +30,8 @@ pub fn is_warming(service: &Service, instance: &Instance, now: Moment) -> bool {
     factor(service, instance, now) < FULL
 }
 
-fn factor(service: &Service, instance: &Instance, now: Moment) -> u32 {
+/// In percent of its weight, by itself.
+pub fn factor(service: &Service, instance: &Instance, now: Moment) -> u32 {
     let (since, after_ejection) = instance.state.health.warming();
     let (first, lasts) = if after_ejection { AFTER_EJECTION } else { (FIRST_PERCENT, service.policy.slow_start) };
     let warmed = now.since(since).as_millis();

@@ -70,6 +70,10 @@ families! {
         "1 while so few instances are well that all are used that can be reached.";
     SLOW_START_ACTIVE = Gauge "pointsman_slow_start_active" ["service"]
         "Instances that get less than their weight because they are new, or back.";
+    LATENCY_OUTLIERS = Counter "pointsman_latency_outliers_total" ["service"]
+        "Times an instance was found far slower than the others.";
+    LATENCY_OUTLIERS_ACTIVE = Gauge "pointsman_latency_outliers_active" ["service"]
+        "Instances that get less than their weight because they are far slower than the others.";
     REGISTRY_PROTECTION_ACTIVE = Gauge "pointsman_registry_protection_active" ["service"]
         "1 while instances are kept that vanished from the registry together.";
     REGISTRY_LIMBO_INSTANCES = Gauge "pointsman_registry_limbo_instances" ["service"]

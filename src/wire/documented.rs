@@ -97,7 +97,7 @@ fn every_field_of_a_record_is_documented_and_no_other() {
     let instance = parse_instance(&ask(json!({"address": "a:1"}), &["probe"])).unwrap().warnings;
     assert_eq!(known(&instance), documented("Instances"));
     assert_eq!(known(&parse_override(&ask(json!({}), &[])).unwrap().warnings), documented("Overrides"));
-    let tables = ["probe", "ejection", "retry", "timeouts", "limits", "sticky", "protection", "tls"];
+    let tables = ["probe", "ejection", "retry", "timeouts", "limits", "sticky", "protection", "latency_outliers", "tls"];
     let policy = parse_policy(&ask(json!({"sticky": {"cookie": "c"}}), &tables)).unwrap().warnings;
     assert_eq!(known(&policy), documented("Services"));
     let name = RouteName::parse("r").unwrap();
@@ -117,9 +117,10 @@ fn every_default_in_the_manual_is_the_one_of_the_code() {
 
     let policy = defaults("Services", json!({}));
     assert!(String::from_utf8_lossy(&policy).contains("\"timeouts\""), "the manual's tables were read");
-    // A policy with a tls table has its defaults; without one there is none.
+    // A policy with a table that is off by default has the defaults of that; without one there is none.
     let tls = Some(UpstreamTls { verify: true, server_name: None, ca: None });
-    let expected = ServicePolicy { tls, ..ServicePolicy::default() };
+    let latency_outliers = Some(LatencyOutlierPolicy::default());
+    let expected = ServicePolicy { tls, latency_outliers, ..ServicePolicy::default() };
     assert_eq!(parse_policy(&policy).unwrap().value, expected);
 
     let (name, service) = (RouteName::parse("r").unwrap(), json!({"service": "s"}));

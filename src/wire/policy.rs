@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::model::{
-    Balance, EjectionPolicy, HashOn, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy, ProxyProtocol, RetryPolicy,
-    ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+    Balance, EjectionPolicy, HashOn, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy,
+    ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
 
 use super::ParseResult;
@@ -38,6 +38,10 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
     if zone_aware && by_key {
         fields.odd("zone_aware", "is not used by balance \"maglev\" and \"hash\": proxies of two zones would disagree");
     }
+    let latency_outliers = fields.section("latency_outliers").map(|mut outliers| self::latency_outliers(&mut outliers));
+    if latency_outliers.is_some() && by_key {
+        fields.odd("latency_outliers", "is not used by balance \"maglev\" and \"hash\": proxies would disagree");
+    }
     ServicePolicy {
         balance,
         hash_on,
@@ -47,6 +51,7 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
         retry: retry(&mut fields.section_or_empty("retry")),
         timeouts: timeouts(&mut fields.section_or_empty("timeouts")),
         slow_start: fields.or("slow_start", default.slow_start, duration),
+        latency_outliers,
         panic: fields.or("panic", default.panic, panic),
         limits: limits(&mut fields.section_or_empty("limits")),
         sticky: fields.section("sticky").and_then(|mut sticky| self::sticky(&mut sticky)),
@@ -103,6 +108,16 @@ fn ejection(fields: &mut Fields<'_>) -> EjectionPolicy {
         fields.wrong("base", format!("{base} is longer than max, {max}"));
     }
     ejection
+}
+
+fn latency_outliers(fields: &mut Fields<'_>) -> LatencyOutlierPolicy {
+    let default = LatencyOutlierPolicy::default();
+    LatencyOutlierPolicy {
+        times: fields.or("times", default.times, number(2..=100)),
+        above: fields.or("above", default.above, duration),
+        requests: fields.or("requests", default.requests, number(1..=COUNT_MAX)),
+        weight_percent: fields.or("weight_percent", default.weight_percent, number(1..=99)),
+    }
 }
 
 fn retry(fields: &mut Fields<'_>) -> RetryPolicy {

@@ -54,6 +54,14 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
             "drain": show_duration(timeouts.drain),
         },
         "slow_start": show_duration(policy.slow_start),
+        "latency_outliers": policy.latency_outliers.as_ref().map(|outliers| {
+            json!({
+                "times": outliers.times,
+                "above": show_duration(outliers.above),
+                "requests": outliers.requests,
+                "weight_percent": outliers.weight_percent,
+            })
+        }),
         "panic": match policy.panic {
             Panic::Below(percent) => json!(percent),
             Panic::Fail => json!("fail"),

@@ -118,11 +118,12 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
         (any::<bool>(), of("[a-z]{1,9}"), of(ca)).prop_map(|(verify, server_name, ca)| UpstreamTls { verify, server_name, ca });
     let proxy_protocol = of(proptest::sample::select(ProxyProtocol::ALL.to_vec()));
     let traffic = (probe(), ejection(), retry(), timeouts(), limits, protection);
-    (balance, traffic, some_time(), panic, of(sticky), (of(tls), proxy_protocol), any::<bool>()).prop_map(
+    let slow = (some_time(), of(latency_outliers()));
+    (balance, traffic, slow, panic, of(sticky), (of(tls), proxy_protocol), any::<bool>()).prop_map(
         |(
             (balance, hash_on, hash_bound),
             (probe, ejection, retry, timeouts, limits, protection),
-            slow_start,
+            (slow_start, latency_outliers),
             panic,
             sticky,
             (tls, proxy_protocol),
@@ -137,6 +138,7 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
                 retry,
                 timeouts,
                 slow_start,
+                latency_outliers,
                 panic,
                 limits,
                 sticky,
@@ -185,6 +187,11 @@ fn ejection() -> impl Strategy<Value = EjectionPolicy> {
             max_percent,
         },
     )
+}
+
+fn latency_outliers() -> impl Strategy<Value = LatencyOutlierPolicy> {
+    (2..=100u32, some_time(), 1..1_000_000u32, 1..=99u8)
+        .prop_map(|(times, above, requests, weight_percent)| LatencyOutlierPolicy { times, above, requests, weight_percent })
 }
 
 fn retry() -> impl Strategy<Value = RetryPolicy> {

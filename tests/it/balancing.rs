@@ -1,5 +1,7 @@
 //! How requests are shared among the instances of a service.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::world::{Ask, World};
@@ -149,4 +151,76 @@ fn a_zone_that_can_carry_its_part_keeps_its_requests() {
     let (candidates, _) = explained(&world);
     let stay: f64 = candidates.iter().filter(|(id, _)| id == "a" || id == "b").map(|(_, share)| share).sum();
     assert!((stay - 66.67).abs() < 0.1, "{candidates:?}");
+}
+
+/// What `explain` says of a candidate: its share in percent, and why it is less than by its weight.
+fn candidate(world: &World, id: &str) -> (f64, String) {
+    let said = world.admin("/api/v1/explain?url=http://app.example/").json();
+    let candidates = said["candidates"].as_array().cloned().unwrap_or_default();
+    let one = candidates.into_iter().find(|candidate| candidate["id"] == id).unwrap_or_default();
+    (one["share_percent"].as_f64().unwrap_or_default(), one["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_newcomer_in_a_warm_pool_gets_its_share_little_by_little() {
+    let (world, _warm) = World::serving(["a", "b", "c", "d"]);
+    world.put("/services/app", r#"{"balance":"round_robin","slow_start":"6s"}"#);
+    world.proven("app", 4);
+    let n_warming = || world.metric("pointsman_slow_start_active", &[("service", "app")]);
+    assert_eq!(n_warming(), Some(0.0), "where all are new nobody is held back");
+    std::thread::sleep(Duration::from_secs(6));
+    let newcomer = world.upstream("new");
+    world.put("/instances/app/new", &newcomer.address.to_string());
+    world.settles("it is held back", Some(1.0), n_warming);
+    let (share, reason) = candidate(&world, "new");
+    assert!(share > 0.0 && share < 20.0, "{share} % of the requests");
+    assert!(reason.starts_with("warming up: it gets ") && reason.ends_with(" % of its weight"), "{reason}");
+    assert_eq!(world.seen("app", "new")["eligible"], true);
+    let tally = world.get_many("/", 100);
+    tally.all_served(100);
+    assert!((1..20).contains(&tally.from("new")), "{tally:?}");
+
+    world.settles("it is warm", Some(0.0), n_warming);
+    assert_eq!(candidate(&world, "new"), (20.0, String::new()));
+    assert_eq!(world.get_many("/", 100).from("new"), 20);
+}
+
+#[test]
+fn a_slow_instance_gets_a_part_of_its_weight_where_the_policy_says_so() {
+    let world = World::new();
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    let policy = |more: &str| format!(r#"{{"balance":"round_robin","slow_start":"0s"{more}}}"#);
+    world.put("/services/app", &policy(""));
+    let [_one, _two, slow] = ["one", "two", "slow"].map(|id| world.sample("app", id));
+    world.behaves(&slow, "slow&ms=800");
+    let metric = |name| world.metric(name, &[("service", "app")]);
+    world.begin_many("/", 90).ends().all_served(90);
+    assert_eq!(metric("pointsman_latency_outliers_active"), Some(0.0), "nobody asked for it");
+
+    world.put("/services/app", &policy(r#","latency_outliers":{"requests":20}"#));
+    world.begin_many("/", 90).ends().all_served(90);
+    world.settles("it is found slow", Some(1.0), || metric("pointsman_latency_outliers_active"));
+    assert_eq!(metric("pointsman_latency_outliers_total"), Some(1.0));
+    let why = world.seen("app", "slow");
+    let reason = why["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("slow: half of its answers take ") && reason.ends_with("it gets 25 % of its weight"), "{why}");
+    assert_eq!((&why["eligible"], &why["passive"], &why["probe"]), (&true.into(), &"ok".into(), &"up".into()));
+    assert_eq!(candidate(&world, "slow"), (11.11, reason.to_owned()));
+    let tally = world.begin_many("/", 90).ends();
+    assert_eq!((tally.served(), tally.from("slow")), (90, 10), "{tally:?}");
+    assert!(world.admin("/api/v1/events").text().contains("instance_slow"));
+
+    world.behaves(&slow, "slow&ms=1");
+    let until = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < until {
+        world.begin_many("/", 18).ends().all_served(18);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    world.eventually("it is fast again", || {
+        world.get_many("/", 18).all_served(18);
+        metric("pointsman_latency_outliers_active") == Some(0.0)
+    });
+    let tally = world.get_many("/", 90);
+    assert_eq!((tally.served(), tally.from("slow")), (90, 30), "{tally:?}");
+    assert_eq!(metric("pointsman_latency_outliers_total"), Some(1.0));
 }

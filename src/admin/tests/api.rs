@@ -126,7 +126,7 @@ async fn explain_says_what_would_become_of_a_request() {
     assert_eq!(said["why"], json!(["it names the host shop.example", "the path begins with /api"]));
     assert_eq!(
         said["candidates"][0],
-        json!({ "id": "a", "address": "10.0.0.1:80", "weight": 100, "share_percent": 100.0, "in_flight": 0 })
+        json!({ "id": "a", "address": "10.0.0.1:80", "weight": 100, "share_percent": 100.0, "in_flight": 0, "reason": null })
     );
     let reasons: Vec<_> = said["others"].as_array().unwrap().iter().map(|i| i["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["its name has not been resolved", "draining: declared by the instance"]);
