@@ -1,0 +1,2 @@
+CREATE DATABASE users;
+CREATE DATABASE orders;
