@@ -78,6 +78,7 @@ pub fn warn_of_restart(running: &Config, next: &Config) {
         ("admin", running.admin != next.admin),
         ("proxy", running.proxy != next.proxy),
         ("log", running.log != next.log),
+        ("process", running.process != next.process),
     ];
     for (section, _) in changed.into_iter().filter(|(_, changed)| *changed) {
         warn!(section, "This section has changed, but needs a restart; routes and services are in force at once");

@@ -1,6 +1,7 @@
 //! FLOOR 6. The wiring of the proxy process: builds every part and hands each what it needs. The one place that names all rooms.
 //!
-//! 1. Sockets are bound first, so that a busy port is an error message and nothing else.
+//! 1. Sockets are bound first, or were passed, so that a busy port is an error message and nothing else; then privileges
+//!    go that nobody needs any more, before there is a second thread.
 //! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflectors, the resolver, the
 //!    admin endpoint and the presence; the workers of the proxy and the prober have threads and runtimes of their own.
 //! 3. The file's declarations and its certificates go down the same channel as the registry's.
@@ -10,14 +11,15 @@
 
 mod drains;
 mod events;
+mod failure;
 mod file;
 mod follow;
+mod opening;
 mod presence;
 mod reading;
 mod signals;
+mod supervised;
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -28,12 +30,17 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::catalog::{self, Catalog, History, Live};
-use crate::config::{AccessLogConfig, AddressGuard, Config, EmbeddedConfig, EtcdConfig, RegistryKind};
+use crate::config::{AccessLogConfig, AddressGuard, Config, EmbeddedConfig, EtcdConfig, ProcessConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
+use crate::system::notify::ServiceManager;
+use crate::system::passed;
+use crate::system::privileges::{self, Account};
 use crate::{admin, certs, embedded, prober, proxy, resolver};
 use drains::Drains;
 use events::InForce;
+pub use failure::StartError;
 use follow::Following;
+use opening::Opened;
 use signals::{Ask, Signals};
 
 /// Where a started process can be reached.
@@ -52,27 +59,52 @@ pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
     // Two libraries bring a provider each; whoever comes first would decide.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let sockets = proxy::bind(&config.listeners, config.proxy.workers).map_err(StartError::Bind)?;
+    let manager = ServiceManager::of_environment().map_err(StartError::Notify)?;
+    let opened = opening::open(&config, passed::take().map_err(StartError::PassedSocket)?)?;
+    give_up_privileges(&config.process, &reload)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let ended = control.block_on(serve(config, sockets, reload, on_ready));
+    let ended = control.block_on(serve(config, opened, manager, reload, on_ready));
     // What still runs has had its time: a look-up in DNS, a connection to the admin endpoint.
     control.shutdown_timeout(LEFTOVERS);
     ended
 }
 
-async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
+/// From here on this process has no more rights than it needs; then nothing can be opened that needs more, so that is tried.
+fn give_up_privileges(process: &ProcessConfig, reload: &Reload) -> Result<(), StartError> {
+    let find = |user: &String| Account::find(user, process.group.as_deref());
+    let account = process.user.as_ref().map(find).transpose().map_err(StartError::Privileges)?;
+    let standing = privileges::give_up(account.as_ref(), process.core_dumps).map_err(StartError::Privileges)?;
+    info!(uid = %standing.uid, gid = %standing.gid, "Privileges given up");
+    match &process.user {
+        Some(user) => {
+            reload().map_err(|problems| StartError::Unreadable { user: user.clone(), problems })?;
+        }
+        None if standing.uid.is_root() => warn!("This process stays root; --user says who to be once the sockets are bound"),
+        None => {}
+    }
+    Ok(())
+}
+
+async fn serve(
+    config: Config,
+    opened: Opened,
+    manager: ServiceManager,
+    reload: Reload,
+    on_ready: impl FnOnce(&Bound),
+) -> Result<(), StartError> {
+    let Opened { proxy: sockets, admin: admin_listener, registry: registry_listener } = opened;
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
     let access = admin::Access::new(&config.admin).map_err(StartError::Access)?;
-    let admin_listener = listen("admin endpoint", config.admin.address).await?;
+    let admin_listener = TcpListener::from_std(admin_listener).map_err(StartError::Runtime)?;
     let (access_log, log_writer) = access_log(config.log.access.as_ref())?;
     // The control work ends last: the proxy's last requests still need it.
     let (stop, stops) = Stop::new();
-    let (etcd, embedded) = registry_of(&config, stops.registry.clone()).await?;
+    let (etcd, embedded) = registry_of(&config, registry_listener, stops.registry.clone())?;
     let bound = Bound {
         listeners: sockets.addresses().to_vec(),
         admin: admin_listener.local_addr().map_err(StartError::Runtime)?,
@@ -137,10 +169,13 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
     info!(address = %bound.admin, "Admin endpoint listens");
 
+    manager.status("Waiting for the registry: routing is not known");
     if tokio::time::timeout(STARTUP_WAIT, known(in_force.clone())).await.is_err() {
         warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
     }
     let serving = proxy.serve(sockets, stops.proxy).map_err(StartError::Runtime)?;
+    let (readiness, leaving) = (in_force.clone(), stops.readiness.clone());
+    supervised::follow(manager.clone(), proxy.clone(), live.clone(), readiness.clone(), leaving, stops.control.clone());
     // The access log ends with the last who may write to it.
     drop(proxy);
     let presence = presence::announce(&config, &bound, started_at, in_force, drains, stops.control);
@@ -152,22 +187,35 @@ async fn serve(config: Config, sockets: proxy::Sockets, reload: Reload, on_ready
     let ask = loop {
         match signals.next().await {
             Ask::Reload => {
+                // Who has not been ready yet cannot become it by reading a file.
+                let was_ready = readiness.borrow().registry_known;
+                if was_ready {
+                    supervised::reloading(&manager);
+                }
                 if let Some(log) = &access_log {
                     log.reopen();
                 }
-                match reload() {
+                let taken_over = match reload() {
                     Ok(next) => {
                         file::warn_of_restart(&config, &next);
                         // The catalog only ends after this loop.
                         let _ = send_events.send(file.changed(&next)).await;
                         send_listeners.send_replace(next.listeners);
+                        true
                     }
-                    Err(problems) => warn!(problems, "The configuration was not taken over; the one in force stays"),
+                    Err(problems) => {
+                        warn!(problems, "The configuration was not taken over; the one in force stays");
+                        false
+                    }
+                };
+                if was_ready {
+                    supervised::reloaded(&manager, taken_over);
                 }
             }
             ask => break ask,
         }
     };
+    manager.say(&["STOPPING=1", "STATUS=Stopping: running requests finish"]);
     let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
     let work = Work { serving, presence, reflectors, embedded, log_writer, access_log };
     tokio::select! {
@@ -262,15 +310,17 @@ fn terminating(config: &Config, bound: &Bound) -> Vec<(usize, SocketAddr)> {
 }
 
 /// How to reach the registry, and the embedded one's task.
-async fn registry_of(
+fn registry_of(
     config: &Config,
+    listener: Option<std::net::TcpListener>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(EtcdConfig, Option<JoinHandle<()>>), StartError> {
-    let EmbeddedConfig { listen: address, data } = match &config.registry.kind {
-        RegistryKind::Etcd(etcd) => return Ok((etcd.clone(), None)),
-        RegistryKind::Embedded(embedded) => embedded,
+    let (data, listener) = match (&config.registry.kind, listener) {
+        (RegistryKind::Etcd(etcd), _) => return Ok((etcd.clone(), None)),
+        (RegistryKind::Embedded(EmbeddedConfig { data, .. }), Some(listener)) => (data, listener),
+        (RegistryKind::Embedded(_), None) => unreachable!("its socket is opened with the others"),
     };
-    let listener = listen(EMBEDDED, *address).await?;
+    let listener = TcpListener::from_std(listener).map_err(StartError::Runtime)?;
     let address = listener.local_addr().map_err(StartError::Runtime)?;
     let options = embedded::Options { data: data.clone(), ..embedded::Options::default() };
     let registry = embedded::Registry::open(options).map_err(StartError::Embedded)?;
@@ -283,41 +333,6 @@ async fn registry_of(
     let endpoints = vec![format!("http://{address}")];
     Ok((EtcdConfig::plain(endpoints), Some(task)))
 }
-
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen(what, address, error))
-}
-
-/// Why the process did not start.
-#[derive(Debug)]
-pub enum StartError {
-    Bind(proxy::BindError),
-    Listen(&'static str, SocketAddr, io::Error),
-    Embedded(embedded::OpenError),
-    AccessLog(String, io::Error),
-    Access(String),
-    Runtime(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind(error) => error.fmt(f),
-            Self::Listen(what @ EMBEDDED, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "the {what} cannot listen on {address}: something answers there already; if it is an etcd, use it with \
-                 --etcd http://{address}, else set registry.listen"
-            ),
-            Self::Listen(what, address, error) => write!(f, "the {what} cannot listen on {address}: {error}"),
-            Self::Embedded(error) => error.fmt(f),
-            Self::AccessLog(file, error) => write!(f, "log.access.file: {file:?} cannot be written: {error}"),
-            Self::Access(reason) => write!(f, "the admin endpoint cannot be guarded: {reason}"),
-            Self::Runtime(error) => write!(f, "the process cannot be set up: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 const EMBEDDED: &str = "embedded registry";
 /// Control work is small; two threads, so that a long list cannot hold up an admin's question.

@@ -58,13 +58,14 @@ impl Global {
             prefix: self.prefix.clone(),
             log_format: self.log_format.clone(),
             log_filter: self.log_filter.clone(),
+            ..Flags::default()
         };
         Layers::of_process(self.config.clone(), flags)
     }
 
     /// Everything; what is odd about it is said on stderr.
     pub fn config(&self, listen: &[String]) -> Result<Config, Failure> {
-        load(&self.layers(listen)).map(said).map_err(Failure::Config)
+        config_of(&self.layers(listen))
     }
 
     pub fn registry(&self) -> Result<Registry, Failure> {
@@ -86,6 +87,11 @@ impl Global {
         };
         init_tracing(&log).map_err(|error| Failure::Usage(error.to_string()))
     }
+}
+
+/// The same, from layers that know more flags.
+pub fn config_of(layers: &Layers) -> Result<Config, Failure> {
+    load(layers).map(said).map_err(Failure::Config)
 }
 
 fn said<T>((value, warnings): (T, Problems)) -> T {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::failure::Failure;
-use super::global::Global;
+use super::global::{Global, config_of};
 use crate::app;
 use crate::config::load;
 use crate::telemetry::init_tracing;
@@ -17,18 +17,25 @@ Every setting can come from the file, from a POINTSMAN_… variable or from a fl
 Examples:
   pointsman run
   pointsman run --etcd http://127.0.0.1:2379
-  pointsman run --config pointsman.toml --listen 0.0.0.0:80 --listen '[::]:80'")]
+  pointsman run --config pointsman.toml --listen 0.0.0.0:80 --listen '[::]:80' --user pointsman")]
 pub struct RunArgs {
     /// Where to take requests; several times for several addresses [default: 0.0.0.0:8080] [env: POINTSMAN_LISTEN=]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
+    /// Who to be once the sockets are bound, for a start as root; name or number [env: POINTSMAN_PROCESS_USER=]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// And of which group [default: the user's] [env: POINTSMAN_PROCESS_GROUP=]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
 }
 
 impl RunArgs {
     pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
-        let config = global.config(&self.listen)?;
+        let mut layers = global.layers(&self.listen);
+        (layers.flags.user, layers.flags.group) = (self.user, self.group);
+        let config = config_of(&layers)?;
         init_tracing(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
-        let layers = global.layers(&self.listen);
         let reload = move || load(&layers).map(|(config, _)| config).map_err(|problems| problems.to_string());
         app::run(config, Box::new(reload), |_| ()).map_err(|error| Failure::Start(Box::new(error)))?;
         Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
 }
 
 /// The sections of the manual, with the headings it gives them.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "[[listener]]",
     TLS,
     "[listener.tls.hsts]",
@@ -30,6 +30,7 @@ const SECTIONS: [&str; 14] = [
     "[proxy.shutdown]",
     "[log]",
     "[log.access]",
+    "[process]",
     "[[route]]",
     "[[service]]",
 ];

@@ -29,6 +29,8 @@ pub struct Flags {
     pub prefix: Option<String>,
     pub log_format: Option<String>,
     pub log_filter: Option<String>,
+    pub user: Option<String>,
+    pub group: Option<String>,
 }
 
 /// The tree, and the variables that belong to no section of it.
@@ -125,6 +127,8 @@ impl Flags {
             ("registry", "prefix", "--prefix", &self.prefix),
             ("log", "format", "--log-format", &self.log_format),
             ("log", "filter", "--log-filter", &self.log_filter),
+            ("process", "user", "--user", &self.user),
+            ("process", "group", "--group", &self.group),
         ];
         for (section, key, flag, value) in single {
             if let Some(value) = value {
@@ -164,7 +168,7 @@ fn listeners_of<'a>(addresses: impl Iterator<Item = &'a str>, name: &str) -> Nod
 }
 
 /// Sections whose keys have variables; the longer names first, because `POINTSMAN_PROXY_LIMITS_FIELDS` begins with both.
-const SECTIONS: [&str; 7] = ["proxy.limits", "proxy.shutdown", "log.access", "registry", "admin", "proxy", "log"];
+const SECTIONS: [&str; 8] = ["proxy.limits", "proxy.shutdown", "log.access", "registry", "admin", "process", "proxy", "log"];
 /// Variables that commands read for themselves.
 const OTHERS: [&str; 5] = ["CONFIG", "ADDRESS", "SERVICE", "INSTANCE", "TTL"];
 /// What Kubernetes sets in every pod beside a Service of the name `pointsman`.

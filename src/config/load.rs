@@ -66,6 +66,7 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
         }
     }
     let log = process::log(&mut root.section_or_empty("log"), layers);
+    let process = process::process(&mut root.section_or_empty("process"));
     let routes = declared::routes(root);
     let services = declared::services(root);
 
@@ -80,7 +81,7 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
     check_distinct(&taken, root.report());
 
     let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
-    Some(Config { listeners, registry: registry?.0, admin, proxy, log, routes, services })
+    Some(Config { listeners, registry: registry?.0, admin, proxy, log, process, routes, services })
 }
 
 /// With the places where they were said; the default if there are none.

@@ -60,6 +60,7 @@ pub struct Config {
     pub admin: AdminConfig,
     pub proxy: ProxyConfig,
     pub log: LogConfig,
+    pub process: ProcessConfig,
     /// The file's own declarations; they are applied before the registry's and win where both say the same.
     pub routes: Vec<RouteSpec>,
     pub services: BTreeMap<ServiceName, FileService>,
@@ -67,7 +68,10 @@ pub struct Config {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
+    /// Unspecified, with port 0, if only `socket` says where.
     pub address: SocketAddr,
+    /// Takes the socket that the service manager has passed under this name, and does not listen otherwise.
+    pub socket: Option<String>,
     /// `None`: what comes in is not encrypted.
     pub tls: Option<TlsConfig>,
     /// Every request is sent to this port of the same host, to be made there over TLS.
@@ -79,7 +83,7 @@ pub struct Listener {
 impl Listener {
     /// Without TLS.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None, redirect_to_https: None, proxy_protocol: false }
+        Self { address, socket: None, tls: None, redirect_to_https: None, proxy_protocol: false }
     }
 }
 
@@ -159,6 +163,8 @@ impl Default for EmbeddedConfig {
 pub struct AdminConfig {
     /// The default is 127.0.0.1:9900.
     pub address: SocketAddr,
+    /// Takes the socket that the service manager has passed under this name. It has to be at `address`.
+    pub socket: Option<String>,
     /// Allows an address that is not loopback without a token or client certificates.
     pub insecure: bool,
     /// Whoever asks has to show one of the tokens in it.
@@ -173,6 +179,7 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900),
+            socket: None,
             insecure: false,
             token_file: None,
             open_metrics: false,
@@ -245,6 +252,17 @@ impl Default for ShutdownConfig {
     fn default() -> Self {
         Self { grace: Duration::from_secs(5), drain: Duration::from_secs(30) }
     }
+}
+
+/// Whom the operating system takes the process for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProcessConfig {
+    /// Who to be once the sockets are there; name or number. `None`: whoever started it.
+    pub user: Option<String>,
+    /// `None`: the user's own.
+    pub group: Option<String>,
+    /// Lets the kernel write core files, and debuggers of the same user look.
+    pub core_dumps: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
-//! `[[listener]]`, `[admin]`, `[proxy]` and `[log]`: how this process works, whatever is declared.
+//! `[[listener]]`, `[admin]`, `[proxy]`, `[log]` and `[process]`: how this process works, whatever is declared.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,25 +15,30 @@ use super::registry::path_in;
 use super::tls;
 use super::token::read_tokens;
 use super::{
-    AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProxyConfig,
-    ShutdownConfig,
+    AccessLogConfig, AccessLogFormat, AdminConfig, ClientLimits, Layers, Listener, LogConfig, LogFormat, Network, ProcessConfig,
+    ProxyConfig, ShutdownConfig,
 };
 
 pub(super) fn listener(fields: &mut Fields<'_>, layers: &Layers) -> Option<Listener> {
-    let address = fields.required("address", listen_address);
+    let socket = fields.optional("socket", word);
+    let address = match socket {
+        Some(_) => Some(fields.or("address", WHEREVER, listen_address)),
+        None => fields.required("address", listen_address),
+    };
     let proxy_protocol = fields.or("proxy_protocol", false, boolean);
     let tls = fields.section("tls").map(|section| tls::tls(section, layers));
     let redirect_to_https = fields.optional("redirect_to_https", number(1..=u16::MAX));
     if tls.is_some() && redirect_to_https.is_some() {
         fields.wrong("redirect_to_https", "is for listeners without tls: this one speaks it already");
     }
-    Some(Listener { address: address?, tls, redirect_to_https, proxy_protocol })
+    Some(Listener { address: address?, socket, tls, redirect_to_https, proxy_protocol })
 }
 
 pub(super) fn admin(fields: &mut Fields<'_>, layers: &Layers) -> AdminConfig {
     let default = AdminConfig::default();
     let admin = AdminConfig {
         address: fields.or("address", default.address, listen_address),
+        socket: fields.optional("socket", word),
         insecure: fields.or("insecure", default.insecure, boolean),
         token_file: fields.optional("token_file", token_file(layers)),
         open_metrics: fields.or("open_metrics", default.open_metrics, boolean),
@@ -95,6 +101,18 @@ pub(super) fn log(fields: &mut Fields<'_>, layers: &Layers) -> LogConfig {
         filter: fields.or("filter", default.filter, filter),
         access: access(&mut fields.section_or_empty("access"), layers),
     }
+}
+
+pub(super) fn process(fields: &mut Fields<'_>) -> ProcessConfig {
+    let process = ProcessConfig {
+        user: fields.optional("user", word),
+        group: fields.optional("group", word),
+        core_dumps: fields.or("core_dumps", false, boolean),
+    };
+    if process.group.is_some() && process.user.is_none() {
+        fields.wrong("group", "is whose group? Say process.user too");
+    }
+    process
 }
 
 fn limits(fields: &mut Fields<'_>) -> ClientLimits {
@@ -165,6 +183,8 @@ fn filter(node: &Node) -> Read<String> {
     }
 }
 
+/// Where a socket that is only named is.
+const WHEREVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// What a client holds shows whether a guess is right, so guessing must be hopeless.
 const SECRET_LENGTH_MIN: usize = 16;
 /// More threads than any machine we know has cores.

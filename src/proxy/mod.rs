@@ -59,9 +59,9 @@ use arrival::Trusted;
 use listening::Listening;
 pub use path::plain_path;
 use record::RequestRecord;
-pub use sockets::{BindError, Sockets, bind};
-pub use stats::ProxyStats;
+pub use sockets::{BindError, Sockets, open};
 use stats::WorkerStats;
+pub use stats::{ProxyStats, Pulse};
 use upstream::Upstreams;
 use worker::Worker;
 
@@ -106,7 +106,8 @@ impl Proxy {
     /// Starts the workers. When `ending` turns true they stop accepting, close what is idle, finish what runs, and end.
     pub fn serve(&self, sockets: Sockets, ending: watch::Receiver<bool>) -> io::Result<Serving> {
         let start = |(number, (worker, sockets)): (usize, (&Worker, _))| worker.clone().start(number, sockets, ending.clone());
-        let workers = self.workers.iter().zip(sockets.into_workers()).enumerate().map(start);
+        let sockets = sockets.into_workers(self.workers.len())?;
+        let workers = self.workers.iter().zip(sockets).enumerate().map(start);
         Ok(Serving { workers: workers.collect::<io::Result<_>>()? })
     }
 
@@ -116,6 +117,11 @@ impl Proxy {
             let now = Instant::now();
             self.workers.iter().for_each(|worker| worker.upstreams.evict(generations, now));
         }
+    }
+
+    /// Of each worker.
+    pub fn pulses(&self) -> Vec<Pulse> {
+        self.workers.iter().map(|worker| worker.stats.pulse()).collect()
     }
 
     pub fn stats(&self) -> ProxyStats {

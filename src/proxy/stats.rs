@@ -26,6 +26,20 @@ pub struct WorkerStats {
     pub http2_cuts: Cuts,
     pub limits: LimitStats,
     drain_cuts: AtomicU64,
+    pulse: AtomicU64,
+}
+
+/// How often a worker has come by what it does ten times a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse(u64);
+
+impl Pulse {
+    const RESTS: Self = Self(u64::MAX);
+
+    /// Whether its worker has done something since this was seen, or has nothing to do any more.
+    pub fn has_gone_on(self, now: Self) -> bool {
+        now != self || now == Self::RESTS
+    }
 }
 
 /// Which engine did the HTTP/1 requests of a worker.
@@ -105,6 +119,20 @@ pub struct ProxyStats {
 impl WorkerStats {
     pub fn new(listeners: usize) -> Self {
         Self { connections: (0..listeners).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// The worker has come by.
+    pub fn beat(&self) {
+        self.pulse.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker has ended, and need not come by any more.
+    pub fn rest(&self) {
+        self.pulse.store(Pulse::RESTS.0, Ordering::Relaxed);
+    }
+
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.pulse.load(Ordering::Relaxed))
     }
 
     pub fn count_cut(&self, connections: usize) {
@@ -244,5 +272,22 @@ impl Drop for OpenConnection {
         if let Some(gauge) = self.stats.connections.get(self.listener) {
             gauge.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_goes_on_that_beats_or_rests() {
+        let stats = WorkerStats::new(1);
+        let first = stats.pulse();
+        assert!(!first.has_gone_on(stats.pulse()));
+        stats.beat();
+        let second = stats.pulse();
+        assert!(first.has_gone_on(second) && !second.has_gone_on(second));
+        stats.rest();
+        assert!(second.has_gone_on(stats.pulse()) && stats.pulse().has_gone_on(stats.pulse()));
     }
 }

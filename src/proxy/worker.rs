@@ -19,6 +19,7 @@ use super::introduction;
 use super::listening::Listening;
 use super::pingora::{Peers, Pingora};
 use super::serve::{LAST_WORDS, Serve, has_begun};
+use super::sockets::OfWorker;
 use super::stats::{OpenConnection, WorkerStats};
 use super::upstream::Upstreams;
 
@@ -39,11 +40,13 @@ pub struct Worker {
 
 impl Worker {
     /// Serves until `ending` turns true and then until the last connection is closed, or the drain is over.
-    pub fn start(self, number: usize, sockets: Vec<StdListener>, ending: watch::Receiver<bool>) -> io::Result<Running> {
+    pub fn start(self, number: usize, sockets: OfWorker, ending: watch::Receiver<bool>) -> io::Result<Running> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (done, finished) = oneshot::channel();
         let run = move || {
+            let stats = self.stats.clone();
             runtime.block_on(self.run(sockets, ending));
+            stats.rest();
             // Whatever still runs has outlasted the drain; dropping the runtime ends it.
             drop(runtime);
             let _ = done.send(());
@@ -52,7 +55,7 @@ impl Worker {
         Ok(Running { thread, finished })
     }
 
-    async fn run(self, sockets: Vec<StdListener>, mut ending: watch::Receiver<bool>) {
+    async fn run(self, sockets: OfWorker, mut ending: watch::Receiver<bool>) {
         let peers = Arc::new(Peers::new(self.upstreams.clone()));
         let serve = Serve {
             shared: self.shared.clone(),
@@ -63,7 +66,6 @@ impl Worker {
         let sweeper = tokio::spawn(sweep(self.clone(), peers));
         let loops: Vec<_> = sockets
             .into_iter()
-            .enumerate()
             .map(|(listener, socket)| tokio::spawn(self.clone().accept(listener, socket, serve.clone(), ending.clone())))
             .collect();
         has_begun(&mut ending).await;
@@ -173,6 +175,7 @@ async fn sweep(worker: Worker, peers: Arc<Peers>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for round in 1_u32.. {
         ticks.tick().await;
+        worker.stats.beat();
         let cut = worker.upstreams.sweep(&worker.shared.live.load(), Instant::now());
         worker.stats.count_cut(cut);
         if round % FORGET_EVERY == 0 {

@@ -13,7 +13,9 @@ use crate::world::{Ask, World};
 
 #[test]
 fn a_hundred_megabytes_pass_both_ways_in_constant_memory() {
-    let (world, [_one]) = World::serving(["one"]);
+    // Its peak of memory can only be set back by who may look into it.
+    let world = World::setup().config("[process]\ncore_dumps = true\n").start();
+    let [_one] = world.serve("app", ["one"]);
     for version in [Version::HTTP_11, Version::HTTP_2] {
         // What the process needs for any request at all is there before.
         world.handle().block_on(download(&world, version, 4 << 20));

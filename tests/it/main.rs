@@ -30,6 +30,8 @@ mod floods;
 mod forwarding;
 /// Where the registry may not lead requests.
 mod guard;
+/// What the process may do, and who opens its ports.
+mod hardening;
 /// What is written to be read in two ways.
 mod hostile;
 /// HTTP/1.1 to the byte, on both sides.
@@ -66,6 +68,8 @@ mod shutdown;
 mod sources;
 /// A client comes back to where it was.
 mod sticky;
+/// What systemd hears.
+mod supervised;
 /// TLS at the listeners, asked by clients that others wrote.
 mod tls;
 

@@ -16,7 +16,7 @@ use crate::model::{
     ServiceName, ServicePolicy,
 };
 use crate::pool::Service;
-use crate::proxy::{Proxy, Serving, bind};
+use crate::proxy::{Proxy, Serving, open};
 
 pub struct World {
     pub proxy: Proxy,
@@ -83,7 +83,7 @@ impl Setup {
     pub fn start(self, instances: &[SocketAddr]) -> World {
         let live = Arc::new(Live::default());
         let proxy = Proxy::new(live.clone(), &self.config, None, std::slice::from_ref(&self.listener));
-        let sockets = bind(std::slice::from_ref(&self.listener), 1).unwrap();
+        let sockets = open(std::slice::from_ref(&self.listener), Vec::new(), 1).unwrap();
         let addr = sockets.addresses()[0];
         let (ending, ended) = watch::channel(false);
         let serving = Some(proxy.serve(sockets, ended).unwrap());

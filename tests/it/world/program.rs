@@ -1,6 +1,8 @@
 //! A started program: its log in a file, signals by process id, killed when dropped.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,12 +21,26 @@ pub struct Program {
 impl Program {
     /// In a process group of its own, so that what it leaves behind can be found.
     pub fn start(command: &mut Command, folder: &Path, name: &str) -> Self {
+        let out = output(&folder.join(format!("{name}.out")));
+        Self::start_with(command.stdin(Stdio::null()).stdout(out), folder, name)
+    }
+
+    /// With these two sockets as descriptors 3 and 4, of these names, as a service manager passes them.
+    pub fn start_passing(command: &Command, folder: &Path, name: &str, sockets: [TcpListener; 2], names: &str) -> Self {
+        let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket)));
+        let script = format!(
+            "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES={names}; exec \"$@\""
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self::start_with(shell.stdin(first).stdout(second).current_dir(folder), folder, name)
+    }
+
+    fn start_with(command: &mut Command, folder: &Path, name: &str) -> Self {
         let (out, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        let open = |path: &Path| File::options().create(true).append(true).open(path).expect("a file for a program's output");
         let child = command
-            .stdin(Stdio::null())
-            .stdout(open(&out))
-            .stderr(open(&log))
+            .stderr(output(&log))
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
@@ -83,6 +99,17 @@ impl Program {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("its peak can be reset");
     }
 
+    /// A line of `/proc/PID/task/TID/status` of each of its threads.
+    pub fn of_threads(&self, field: &str) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads can be listed").flatten();
+        let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        let value = |status: String| {
+            let value = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field stands in the status");
+            value.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        status.map(value).collect()
+    }
+
     pub fn is_running(&self) -> bool {
         group_of_living(&Path::new("/proc").join(self.child.id().to_string())).is_some()
     }
@@ -109,6 +136,10 @@ impl Drop for Program {
         }
         self.kill();
     }
+}
+
+fn output(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).expect("a file for a program's output")
 }
 
 fn group_of_living(process: &Path) -> Option<u32> {

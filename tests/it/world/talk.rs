@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use http::Version;
 
@@ -13,6 +13,12 @@ impl World {
     /// On a connection of its own.
     pub fn get(&self, ask: impl Into<Ask>) -> Answer {
         self.connect().ask(ask)
+    }
+
+    /// The same at another address.
+    pub fn get_at(&self, to: SocketAddr, path: &str) -> Result<Answer, String> {
+        let ask = Ask::get(path).host(&to.to_string());
+        self.handle().block_on(async { Connection::open(to, Version::HTTP_11).await?.ask(ask).await })
     }
 
     pub fn get_h2(&self, ask: impl Into<Ask>) -> Answer {
