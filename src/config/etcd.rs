@@ -135,8 +135,10 @@ fn credentials(fields: &mut Fields<'_>, layers: &Layers) -> Option<Credentials> 
     if fields.has("user") && !fields.has("password") && !fields.has("password_file") {
         fields.wrong("user", "needs password or password_file beside it");
     }
-    if let Some(Password::File(path)) = &file {
-        warn_if_open(fields, "password_file", path);
+    if let Some(Password::File(path)) = &file
+        && let Some(odd) = open_to_all(path)
+    {
+        fields.odd("password_file", odd);
     }
     Some(Credentials { user: user?, password: said.or(file)? })
 }
@@ -159,14 +161,10 @@ fn identity(fields: &mut Fields<'_>, layers: &Layers) -> Option<CertificateFiles
         Ok(_) => {}
         Err(problems) => problems.into_iter().for_each(|problem| fields.wrong("certificate", problem)),
     }
-    warn_if_open(fields, "key", &files.key);
-    Some(files)
-}
-
-fn warn_if_open(fields: &Fields<'_>, key: &str, path: &Path) {
-    if let Some(odd) = open_to_all(path) {
-        fields.odd(key, odd);
+    if let Some(odd) = open_to_all(&files.key) {
+        fields.odd("key", odd);
     }
+    Some(files)
 }
 
 /// Its messages never repeat what was said.

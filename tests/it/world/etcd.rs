@@ -1,5 +1,5 @@
-//! A real etcd of one member or several, in directories and on ports of their own, gone when dropped; with TLS, if its flags
-//! say so.
+//! A real etcd of one member or several, in directories and on ports of their own, gone when dropped; with TLS, if its
+//! flags say so.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use super::program::Program;
 
 pub struct Etcd {
     /// `None` while it is stopped.
-    program: Option<Box<Program>>,
+    program: Option<Program>,
     client: SocketAddr,
     members: SocketAddr,
     name: String,
@@ -25,7 +25,7 @@ pub struct Etcd {
     others: Vec<Self>,
     /// Where it says without TLS how it is.
     metrics: SocketAddr,
-    /// What else it is started with, and where the files are that it names.
+    /// What else it is started with, and the folder of the files that it names.
     flags: (Vec<String>, PathBuf),
     /// Removed after the process has gone.
     dir: TempDir,
@@ -39,15 +39,7 @@ impl Etcd {
 
     /// So many members, of which this is the first.
     pub fn cluster(n: usize) -> Self {
-        Self::of((0..n).map(|n| Self::member(n, Path::new("."), &[])).collect())
-    }
-
-    /// With these flags; the files that they name are in `folder`.
-    pub fn with(folder: &Path, flags: &[&str]) -> Self {
-        Self::of(vec![Self::member(0, folder, flags)])
-    }
-
-    fn of(mut all: Vec<Self>) -> Self {
+        let mut all: Vec<Self> = (0..n).map(Self::member).collect();
         let cluster: Vec<String> = all.iter().map(|etcd| format!("{}=http://{}", etcd.name, etcd.members)).collect();
         all.iter_mut().for_each(|etcd| etcd.cluster = cluster.join(","));
         let mut first = all.remove(0);
@@ -56,12 +48,21 @@ impl Etcd {
         first
     }
 
-    fn member(n: usize, folder: &Path, flags: &[&str]) -> Self {
+    fn member(n: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory for etcd");
-        let flags = (flags.iter().map(|flag| (*flag).to_owned()).collect(), folder.to_owned());
         let [client, members, metrics] = [(); 3].map(|()| free_address());
         let (name, cluster, others) = (format!("story-{n}"), String::new(), Vec::new());
+        let flags = (Vec::new(), PathBuf::from("."));
         Self { program: None, client, members, name, cluster, others, metrics, flags, dir }
+    }
+
+    /// With these flags; the files that they name are in `folder`.
+    pub fn with(folder: &Path, flags: &[&str]) -> Self {
+        let mut etcd = Self::member(0);
+        etcd.cluster = format!("{}=http://{}", etcd.name, etcd.members);
+        etcd.flags = (flags.iter().map(|flag| (*flag).to_owned()).collect(), folder.to_owned());
+        etcd.start_again();
+        etcd
     }
 
     /// On the same ports, with the data it had.
@@ -137,7 +138,7 @@ impl Etcd {
             .args(["--listen-metrics-urls", &format!("http://{}", self.metrics)])
             .args(&self.flags.0)
             .current_dir(&self.flags.1);
-        self.program = Some(Box::new(Program::start(&mut command, self.dir.path(), "etcd")));
+        self.program = Some(Program::start(&mut command, self.dir.path(), "etcd"));
     }
 
     /// Waits until it answers, which a member of several only does once most are there.

@@ -44,7 +44,7 @@ use upstream::Upstream;
 /// One proxy, its registry, and a runtime for clients and upstreams.
 pub struct World {
     pub proxy: Program,
-    etcd: Option<Etcd>,
+    etcd: Option<Box<Etcd>>,
     /// Where the proxy looks for the registry.
     endpoints: Vec<String>,
     embedded: Option<SocketAddr>,
@@ -55,7 +55,7 @@ pub struct World {
 }
 
 enum Registry {
-    Etcd { etcd: Etcd, endpoints: Vec<String> },
+    Etcd { etcd: Box<Etcd>, endpoints: Vec<String> },
     Embedded { address: SocketAddr },
 }
 
@@ -113,11 +113,11 @@ impl World {
     }
 
     pub fn etcd(&self) -> &Etcd {
-        self.etcd.as_ref().expect("this world's registry is an etcd")
+        self.etcd.as_deref().expect("this world's registry is an etcd")
     }
 
     pub fn etcd_mut(&mut self) -> &mut Etcd {
-        self.etcd.as_mut().expect("this world's registry is an etcd")
+        self.etcd.as_deref_mut().expect("this world's registry is an etcd")
     }
 
     /// An upstream that is registered nowhere.

@@ -68,7 +68,7 @@ impl World {
 
     /// Where the registry itself is, whatever stands between it and the proxy.
     pub fn registry_url(&self) -> String {
-        self.etcd.as_ref().map_or_else(|| self.endpoints[0].clone(), super::etcd::Etcd::url)
+        self.etcd.as_ref().map_or_else(|| self.endpoints[0].clone(), |etcd| etcd.url())
     }
 }
 

@@ -63,7 +63,7 @@ impl Setup {
         } else {
             let etcd = self.etcd.unwrap_or_else(Etcd::start);
             let endpoints = if self.endpoints.is_empty() { etcd.urls() } else { self.endpoints };
-            Registry::Etcd { etcd, endpoints }
+            Registry::Etcd { etcd: Box::new(etcd), endpoints }
         };
         for (name, text) in self.files {
             fs::write(dir.path().join(name), text).expect("a file of the story");
