@@ -218,9 +218,10 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     for (listener, n) in &proxy.connections {
         text.sample(&[&listener.to_string()], n);
     }
-    text.family(&families::CONNECTIONS_LIMITED);
-    text.sample(&["connections"], proxy.limited_in_all);
-    text.sample(&["connections_per_address"], proxy.limited_per_address);
+    text.family(&families::LIMITS);
+    for (limit, n) in &proxy.limits {
+        text.sample(&[limit], n);
+    }
     text.family(&families::BYTES);
     text.sample(&["in"], proxy.received_bytes);
     text.sample(&["out"], proxy.sent_bytes);

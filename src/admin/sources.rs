@@ -119,9 +119,8 @@ pub struct ProxyReading {
     pub proxy_headers: Vec<(&'static str, u64)>,
     /// Connections and streams of HTTP/2 that were cut, by cause.
     pub http2_cuts: Vec<(&'static str, u64)>,
-    /// Connections that waited for room, and those closed because their address had too many.
-    pub limited_in_all: u64,
-    pub limited_per_address: u64,
+    /// How often each limit of what clients may do has acted.
+    pub limits: Vec<(&'static str, u64)>,
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,

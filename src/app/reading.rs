@@ -63,8 +63,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         http1_general: stats.http1_general,
         handshakes: stats.handshakes,
         http2_cuts: stats.http2_cuts.to_vec(),
-        limited_in_all: stats.limited_in_all,
-        limited_per_address: stats.limited_per_address,
+        limits: stats.limits.to_vec(),
         drain_forced_closes: stats.drain_forced_closes,
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }

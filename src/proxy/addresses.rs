@@ -20,21 +20,24 @@ pub struct Counted {
     address: IpAddr,
 }
 
+/// The address has as many as it may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooMany;
+
 impl Addresses {
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// `None`: the address has as many as it may.
-    pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Counted> {
+    pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Counted, TooMany> {
         let address = network_of(ip);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let n = open.entry(address).or_default();
         if *n >= self.most {
-            return None;
+            return Err(TooMany);
         }
         *n += 1;
-        Some(Counted { addresses: self.clone(), address })
+        Ok(Counted { addresses: self.clone(), address })
     }
 }
 
@@ -66,12 +69,12 @@ mod tests {
         let addresses = Addresses::new(2);
         let enter = |ip: &str| addresses.enter(ip.parse().unwrap());
         let (first, second) = (enter("192.0.2.1"), enter("::ffff:192.0.2.1"));
-        assert!(first.is_some() && second.is_some() && enter("192.0.2.1").is_none(), "one address in two spellings");
-        assert!(enter("192.0.2.2").is_some());
+        assert!(first.is_ok() && second.is_ok() && enter("192.0.2.1").is_err(), "one address in two spellings");
+        assert!(enter("192.0.2.2").is_ok());
         drop(first);
-        assert!(enter("192.0.2.1").is_some());
+        assert!(enter("192.0.2.1").is_ok());
         let network = [enter("2001:db8::1"), enter("2001:db8::ffff:2")];
-        assert!(network.iter().all(Option::is_some) && enter("2001:db8::3").is_none() && enter("2001:db8:0:1::3").is_some());
+        assert!(network.iter().all(Result::is_ok) && enter("2001:db8::3").is_err() && enter("2001:db8:0:1::3").is_ok());
         drop((second, network));
         assert!(addresses.open.lock().unwrap().is_empty());
     }

@@ -151,7 +151,10 @@ fn check_size(raw: &RawHead<'_>, limits: &ClientLimits) -> Result<(), Refusal> {
         n_fields += 1;
         size += name.len() + value.len() + 4;
     });
-    if n_fields > limits.fields || size > limits.head_size {
+    if n_fields > limits.fields {
+        return Err(Refusal::TooManyFields);
+    }
+    if size > limits.head_size {
         return Err(Refusal::HeadTooLarge);
     }
     Ok(())

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::Shared;
 use super::arrival::Arrival;
 use super::downstream::{Link, Met};
+use super::limits::Limit;
 use super::serve::{LAST_WORDS, until_ending};
 use crate::model::ServicePolicy;
 use crate::proxy_protocol::{Header, LENGTH_MAX, Parsed, Said, Wrong, parse, write};
@@ -98,7 +99,10 @@ pub async fn hear(stream: &mut TcpStream, met: Met, shared: &Shared, ending: &mu
             debug!(%peer, %error, "Connection ended ahead of its PROXY header");
             return None;
         }
-        Err(_) => (Outcome::Timeout, "no whole header came in time".to_owned()),
+        Err(_) => {
+            stats.limits.count(Limit::Handshake);
+            (Outcome::Timeout, "no whole header came in time".to_owned())
+        }
     };
     let n = stats.headers.count(outcome);
     // A proxy that sends none sends none with any connection: the first is worth a line, and that it goes on.

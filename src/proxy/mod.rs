@@ -31,6 +31,7 @@ mod introduction;
 mod key;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
+mod limits;
 mod listening;
 mod path;
 mod pingora;
@@ -48,17 +49,23 @@ mod upstream;
 mod worker;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::{HeaderMap, Version};
 use tokio::sync::{Semaphore, watch};
+use tracing::debug;
 
 pub use access_log::AccessLog;
-use addresses::Addresses;
-use arrival::Trusted;
+use addresses::{Addresses, Counted, TooMany};
+use arrival::{Arrival, Trusted};
+use downstream::{Connection, Link};
+use limits::Limit;
 use listening::Listening;
 pub use path::plain_path;
 use record::RequestRecord;
+use reply::Refusal;
 pub use sockets::{BindError, Sockets, open};
 use stats::WorkerStats;
 pub use stats::{ProxyStats, Pulse};
@@ -79,6 +86,7 @@ struct Shared {
     live: Arc<Live>,
     limits: ClientLimits,
     trusted: Trusted,
+    addresses: Arc<Addresses>,
     access_log: Option<AccessLog>,
 }
 
@@ -90,14 +98,13 @@ impl Proxy {
         let listening: Arc<[_]> =
             listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();
         let addresses = Addresses::new(limits.connections_per_address);
-        let shared = Arc::new(Shared { live, limits, trusted, access_log });
+        let shared = Arc::new(Shared { live, limits, trusted, addresses, access_log });
         let worker = |_| Worker {
             shared: shared.clone(),
             upstreams: Arc::new(Upstreams::default()),
             stats: Arc::new(WorkerStats::new(listeners.len())),
             listening: listening.clone(),
             room: room.clone(),
-            addresses: addresses.clone(),
             drain: config.shutdown.drain,
         };
         Self { workers: (0..config.workers.max(1)).map(worker).collect() }
@@ -145,6 +152,30 @@ impl Serving {
 }
 
 impl Shared {
+    /// Counts a client's connection for as long as it is held. A trusted proxy speaks for many, and is not counted.
+    fn count_client(&self, peer: SocketAddr, stats: &WorkerStats) -> Result<Option<Counted>, TooMany> {
+        if self.trusted.holds(peer.ip()) {
+            return Ok(None);
+        }
+        self.addresses.enter(peer.ip()).map(Some).inspect_err(|TooMany| {
+            stats.limits.count(Limit::ConnectionsPerAddress);
+            debug!(%peer, "Closed: the address has as many connections as it may");
+        })
+    }
+
+    /// Answers what came in place of a request, or was not whole in time, and closes the connection. `took`: so far.
+    async fn refuse(&self, connection: Connection, refusal: &Refusal, took: Duration) {
+        let arrival = self.heard_of(connection.link(), (Version::HTTP_11, refusal.status()), refusal.reason(), took);
+        connection.refuse(refusal, &arrival.request_id).await;
+    }
+
+    /// The line and the count of what never became a request. The client is told what is left of that by the same id.
+    fn heard_of(&self, link: &Link, said: (Version, u16), reason: &str, took: Duration) -> Arrival {
+        let arrival = Arrival::on(link, &HeaderMap::new(), &self.trusted, &mut fastrand::Rng::new());
+        self.finish(&RequestRecord::of_no_request(&arrival, said, reason, took), &link.stats);
+        arrival
+    }
+
     fn finish(&self, record: &RequestRecord<'_>, stats: &WorkerStats) {
         record.count(stats);
         if let Some(log) = &self.access_log {

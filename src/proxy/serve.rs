@@ -11,9 +11,10 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::downstream::{Connection, HeadLimits, Link, Met, Opening, Stream};
+use super::downstream::{Connection, Link, Met, Opening, Stream};
 use super::handshake::{Negotiated, Secured, Terminator, Unsecured};
 use super::http1;
+use super::limits::Limit;
 use super::pingora::Pingora;
 use super::reply::Refusal;
 use super::stats::{HandshakeResult, HandshakeVersion};
@@ -37,12 +38,13 @@ impl Serve {
             Some(tls) => match Box::pin(self.handshake(tls, stream, &met)).await {
                 Ok(Secured { stream, protocol, client }) => (Stream::Tls(stream), protocol, client),
                 Err(Unsecured::NotTls(stream)) => {
-                    return self.connected(Stream::Plain(stream), Link::new(met, None)).refuse(&NOT_TLS).await;
+                    let connection = Connection::new(Stream::Plain(stream), Link::new(met, None));
+                    return self.shared.refuse(connection, &NOT_TLS, Duration::ZERO).await;
                 }
                 Err(Unsecured::Failed) => return,
             },
         };
-        let mut connection = self.connected(stream, Link::new(met, client));
+        let mut connection = Connection::new(stream, Link::new(met, client));
         let opening = until_ending(&mut self.ending, self.shared.limits.head_timeout, LAST_WORDS, connection.opening()).await;
         match (opening, protocol) {
             // What was agreed on holds; what else comes is not valid in it, and the engines say so.
@@ -51,7 +53,14 @@ impl Serve {
             }
             (Ok(Ok(Opening::Http1 | Opening::Http2)), _) => self.http1(connection).await,
             (Ok(Ok(Opening::Closed) | Err(_)), _) => {}
-            (Ok(Ok(Opening::Unclear)) | Err(_), _) => connection.too_slow(),
+            (Ok(Ok(Opening::Unclear)) | Err(_), _) if connection.rest().is_empty() => {
+                if !*self.ending.borrow() {
+                    connection.link().stats.limits.count(Limit::HeadTimeout);
+                }
+            }
+            (Ok(Ok(Opening::Unclear)) | Err(_), _) => {
+                self.shared.refuse(connection, &Refusal::SlowHead, self.shared.limits.head_timeout).await;
+            }
         }
     }
 
@@ -60,14 +69,10 @@ impl Serve {
         let within = self.shared.limits.handshake;
         let Ok(done) = until_ending(&mut self.ending, within, LAST_HANDSHAKES, tls.accept(stream, stats)).await else {
             stats.count(HandshakeVersion::None, HandshakeResult::Slow);
+            met.stats.limits.count(Limit::Handshake);
             return Err(Unsecured::Failed);
         };
         done
-    }
-
-    fn connected(&self, stream: Stream, link: Arc<Link>) -> Connection {
-        let limits = &self.shared.limits;
-        Connection::new(stream, link, HeadLimits { timeout: limits.head_timeout, size: limits.head_size })
     }
 
     async fn http1(self, mut connection: Connection) {

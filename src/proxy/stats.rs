@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::http2::{Cause, Cuts};
 use super::introduction::{HeaderStats, Outcome};
+use super::limits::{Limit, LimitStats};
 use crate::routing::RouteStats;
 
 #[derive(Debug, Default)]
@@ -15,8 +16,6 @@ pub struct WorkerStats {
     pub connections: Vec<AtomicU64>,
     pub received: AtomicU64,
     pub sent: AtomicU64,
-    /// What came in and was no request: bytes that are not HTTP, or a head too slow or too large to be read.
-    pub malformed: AtomicU64,
     /// Requests that met no route.
     pub unrouted: RouteStats,
     pub http1: EngineStats,
@@ -83,13 +82,6 @@ pub enum HandshakeResult {
     Invalid,
 }
 
-/// Connections that met a limit.
-#[derive(Debug, Default)]
-pub struct LimitStats {
-    in_all: AtomicU64,
-    per_address: AtomicU64,
-}
-
 /// All workers at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProxyStats {
@@ -97,8 +89,7 @@ pub struct ProxyStats {
     pub connections: Vec<u64>,
     pub received_bytes: u64,
     pub sent_bytes: u64,
-    pub malformed: u64,
-    /// Requests refused before a route was known, as `RouteStats::by_class` counts them.
+    /// Requests, and what came in place of them, refused before a route was known, as `RouteStats::by_class` counts them.
     pub unrouted: [u64; 6],
     /// HTTP/1 requests done by our own engine, and by the general one.
     pub http1_own: u64,
@@ -109,9 +100,8 @@ pub struct ProxyStats {
     pub headers: [u64; Outcome::ALL.len()],
     /// Connections and streams of HTTP/2 that were cut, by cause.
     pub http2_cuts: [(&'static str, u64); Cause::ALL.len()],
-    /// Connections that had to wait until another was closed, and those that were closed for their address's sake.
-    pub limited_in_all: u64,
-    pub limited_per_address: u64,
+    /// How often each limit of what clients may do has acted.
+    pub limits: [(&'static str, u64); Limit::ALL.len()],
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }
@@ -210,20 +200,14 @@ impl HandshakeResult {
     }
 }
 
-impl LimitStats {
-    pub fn count_in_all(&self) {
-        self.in_all.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn count_per_address(&self) {
-        self.per_address.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl ProxyStats {
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<WorkerStats>>) -> Self {
         let workers: Vec<_> = workers.into_iter().collect();
-        let mut sum = Self { http2_cuts: Cause::ALL.map(|cause| (cause.as_str(), 0)), ..Self::default() };
+        let mut sum = Self {
+            http2_cuts: Cause::ALL.map(|cause| (cause.as_str(), 0)),
+            limits: Limit::ALL.map(|limit| (limit.as_str(), 0)),
+            ..Self::default()
+        };
         let add = |into: &mut u64, from: &AtomicU64| *into += from.load(Ordering::Relaxed);
         for version in HandshakeVersion::ALL {
             for result in HandshakeResult::ALL.into_iter().filter(|result| version.goes_with(*result)) {
@@ -238,13 +222,11 @@ impl ProxyStats {
             sum.unrouted.iter_mut().zip(worker.unrouted.by_class()).for_each(|(a, b)| *a += b);
             add(&mut sum.received_bytes, &worker.received);
             add(&mut sum.sent_bytes, &worker.sent);
-            add(&mut sum.malformed, &worker.malformed);
             sum.headers.iter_mut().zip(worker.headers.all()).for_each(|(a, b)| *a += b);
             add(&mut sum.http1_own, &worker.http1.own);
             add(&mut sum.http1_general, &worker.http1.general);
             sum.http2_cuts.iter_mut().zip(Cause::ALL).for_each(|((_, n), cause)| *n += worker.http2_cuts.of(cause));
-            add(&mut sum.limited_in_all, &worker.limits.in_all);
-            add(&mut sum.limited_per_address, &worker.limits.per_address);
+            sum.limits.iter_mut().zip(Limit::ALL).for_each(|((_, n), limit)| *n += worker.limits.of(limit));
             add(&mut sum.drain_forced_closes, &worker.drain_cuts);
         }
         sum

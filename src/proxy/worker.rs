@@ -13,9 +13,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, error, info};
 
 use super::Shared;
-use super::addresses::{Addresses, Counted};
+use super::addresses::{Counted, TooMany};
 use super::downstream::Met;
 use super::introduction;
+use super::limits::Limit;
 use super::listening::Listening;
 use super::pingora::{Peers, Pingora};
 use super::serve::{LAST_WORDS, Serve, has_begun};
@@ -33,7 +34,6 @@ pub struct Worker {
     pub listening: Arc<[Arc<Listening>]>,
     /// Connections over all workers and listeners.
     pub room: Arc<Semaphore>,
-    pub addresses: Arc<Addresses>,
     /// How long requests may take to finish, once the end has begun.
     pub drain: Duration,
 }
@@ -115,18 +115,14 @@ impl Worker {
                 }
             };
             let Ok(local) = stream.local_addr() else { continue };
-            // A trusted proxy speaks for many.
-            let address = if self.shared.trusted.holds(peer.ip()) { None } else { Some(self.addresses.enter(peer.ip())) };
-            if let Some(None) = address {
-                self.stats.limits.count_per_address();
-                debug!(%peer, "Closed: the address has as many connections as it may");
-                continue;
-            }
+            // Where a proxy speaks first, it is its client that counts, once it is known.
+            let client = if listening.introduced { Ok(None) } else { self.shared.count_client(peer, &self.stats) };
+            let Ok(client) = client else { continue };
             let permit = match self.room.clone().try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
                     // One connection waits here and the others in the kernel's queue.
-                    self.stats.limits.count_in_all();
+                    self.stats.limits.count(Limit::Connections);
                     let Ok(permit) = self.room.clone().acquire_owned().await else { return };
                     permit
                 }
@@ -134,7 +130,7 @@ impl Worker {
             let met = Met { peer, local, listening: listening.clone(), stats: self.stats.clone() };
             // Counted from here on, or the end could overlook it.
             let counted = OpenConnection::begin(met.stats.clone(), listener);
-            tokio::spawn(one(serve.clone(), stream, met, (counted, permit, address.flatten())));
+            tokio::spawn(one(serve.clone(), stream, met, (counted, permit, client)));
         }
     }
 
@@ -154,7 +150,7 @@ impl Worker {
 type Held = (OpenConnection, OwnedSemaphorePermit, Option<Counted>);
 
 /// `held` goes with the connection.
-async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, held: Held) {
+async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, mut held: Held) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(peer = %met.peer, %error, "A connection broke before its first byte");
     }
@@ -163,6 +159,10 @@ async fn one(mut serve: Serve, mut stream: TcpStream, mut met: Met, held: Held) 
         match Box::pin(introduction::hear(&mut stream, met, &serve.shared, &mut serve.ending)).await {
             Some(named) => met = named,
             None => return,
+        }
+        match serve.shared.count_client(met.peer, &met.stats) {
+            Ok(client) => held.2 = client,
+            Err(TooMany) => return,
         }
     }
     serve.connection(stream, met).await;

@@ -92,8 +92,8 @@ families! {
         "HTTP/2 connections, and streams that nobody read, that were cut, by what was too much or too slow.";
     CONNECTIONS = Gauge "pointsman_connections" ["listener"]
         "Open client connections.";
-    CONNECTIONS_LIMITED = Counter "pointsman_connections_limited_total" ["limit"]
-        "Client connections that met a limit on their number.";
+    LIMITS = Counter "pointsman_limits_total" ["limit"]
+        "Times that a limit of what clients may do has acted.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]
         "Bytes received from clients and sent to them, without those of TLS.";
     DRAINS_ACTIVE = Gauge "pointsman_drains_active" []

@@ -69,6 +69,26 @@ fn the_address_in_the_header_is_the_clients_for_all_purposes() {
 }
 
 #[test]
+fn each_client_that_is_introduced_has_no_more_connections_than_it_may() {
+    let proxy = "[proxy]\ntrusted_proxies = [\"127.0.0.1\"]\n[proxy.limits]\nconnections_per_address = 2\n";
+    let world = World::setup().embedded().config(&format!("{LISTENER}{proxy}")).start();
+    let [_one] = world.serve("app", ["one"]);
+    world.eventually("it serves", || world.say_to_the_end([V2_LOCAL, b"GET / HTTP/1.0\r\n\r\n"].concat()).ends_with("one"));
+    let hold = |header: &str| {
+        let mut stream = world.say(format!("{header}GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+        stream.read(&mut [0]).is_ok_and(|n| n == 1).then_some(stream)
+    };
+    let client = |n: u8| format!("PROXY TCP4 203.0.113.{n} 192.0.2.1 4711 443\r\n");
+    let mut first: Vec<_> = (0..2).map(|_| hold(&client(1)).expect("it may have two")).collect();
+    assert!(hold(&client(1)).is_none(), "and no third");
+    let _second = hold(&client(2)).expect("another client is another address");
+    let _proxies_own: Vec<_> = (0..4).map(|_| hold("PROXY UNKNOWN\r\n").expect("the proxy itself is not counted")).collect();
+    assert_eq!(world.metric("pointsman_limits_total", &[("limit", "connections_per_address")]), Some(1.0));
+    first.pop();
+    world.eventually("there is room again", || hold(&client(1)).is_some());
+}
+
+#[test]
 fn a_header_may_come_in_pieces_and_nothing_behind_it_is_lost() {
     let world = introduced("");
     let [_one] = world.serve("app", ["one"]);

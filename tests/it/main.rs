@@ -20,6 +20,8 @@ mod discovery;
 mod draining;
 /// Instances crash, hang, refuse and leave, and users notice nothing.
 mod drills;
+/// What clients may do has limits, and each of them acts.
+mod edge;
 /// Real requests take an instance out, and one brings it back.
 mod ejection;
 /// An etcd with TLS, users and roles.

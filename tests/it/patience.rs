@@ -77,7 +77,7 @@ fn broken_heads_are_answered_and_leave_no_line_in_our_log() {
 fn one_address_has_no_more_connections_than_it_may() {
     let world = World::setup().config("[proxy.limits]\nconnections_per_address = 3\n").start();
     let [_one] = world.serve("app", ["one"]);
-    let limited = |limit: &str| world.metric("pointsman_connections_limited_total", &[("limit", limit)]);
+    let limited = |limit: &str| world.metric("pointsman_limits_total", &[("limit", limit)]);
     let mut held: Vec<_> = (0..3).map(|_| world.say("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n")).collect();
     held.iter_mut().for_each(|stream| assert!(stream.read(&mut [0]).is_ok_and(|n| n == 1), "it is served"));
     let mut refused = TcpStream::connect(world.listen).expect("the kernel accepts");
@@ -96,7 +96,7 @@ fn who_finds_no_room_waits_until_another_leaves() {
     let mut held: Vec<_> = (0..2).map(|_| world.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n")).collect();
     held.iter_mut().for_each(|stream| assert!(stream.read(&mut [0]).is_ok_and(|n| n == 1), "it is served"));
     let mut waiting = world.say("GET / HTTP/1.0\r\n\r\n");
-    world.settles("one waits", Some(1.0), || world.metric("pointsman_connections_limited_total", &[("limit", "connections")]));
+    world.settles("one waits", Some(1.0), || world.metric("pointsman_limits_total", &[("limit", "connections")]));
     drop(held);
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).expect("an answer");

@@ -23,9 +23,9 @@ pub fn json(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
         "request_id": record.request_id,
         "trace_id": format!("{:032x}", record.trace.trace_id),
         "client": record.client.to_string(),
-        "method": record.method.as_str(),
-        "host": record.host,
-        "path": path,
+        "method": known(record.method),
+        "host": known(record.host),
+        "path": known(path),
         "query": query.map(|q| mask(q, deny_query)),
         "protocol": protocol(record.version),
         "status": record.status,
@@ -44,15 +44,26 @@ pub fn json(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
     format!("{line}\n")
 }
 
+/// What was refused before it was read has no words.
+fn known(word: &str) -> Option<&str> {
+    (!word.is_empty()).then_some(word)
+}
+
 /// The format of Apache and nginx.
 pub fn combined(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
     let target = match record.target.split_once('?') {
         Some((path, query)) => Cow::Owned(format!("{path}?{}", mask(query, deny_query))),
         None => Cow::Borrowed(record.target),
     };
-    let mut line = format!("{} - - [{}] \"{} ", record.client, common_time(record.at), record.method);
-    quote(&mut line, &target);
-    let _ = write!(line, " {}\" {} {} \"", protocol(record.version), record.status, record.bytes);
+    let mut line = format!("{} - - [{}] \"", record.client, common_time(record.at));
+    if record.method.is_empty() {
+        line.push('-');
+    } else {
+        let _ = write!(line, "{} ", record.method);
+        quote(&mut line, &target);
+        let _ = write!(line, " {}", protocol(record.version));
+    }
+    let _ = write!(line, "\" {} {} \"", record.status, record.bytes);
     quote(&mut line, record.referer.unwrap_or("-"));
     line.push_str("\" \"");
     quote(&mut line, record.user_agent.unwrap_or("-"));
@@ -122,7 +133,6 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 mod tests {
     use super::*;
     use crate::proxy::arrival::Trace;
-    use http::Method;
 
     fn record(target: &str) -> RequestRecord<'_> {
         RequestRecord {
@@ -130,7 +140,7 @@ mod tests {
             request_id: "r1",
             trace: Trace { trace_id: 0xabc, span_id: 1, flags: 1, continued: false },
             client: [192, 0, 2, 1].into(),
-            method: &Method::GET,
+            method: "GET",
             host: "shop.example",
             target,
             version: Version::HTTP_11,
@@ -155,6 +165,15 @@ mod tests {
         assert_eq!(value["query"], "token=***&x=1&TOKEN=***");
         assert_eq!((&value["status"], &value["reason"], &value["total_ms"]), (&json!(404), &json!("no_route"), &json!(1.234)));
         assert_eq!(value["trace_id"], "00000000000000000000000000000abc");
+    }
+
+    #[test]
+    fn what_was_never_read_has_no_words() {
+        let unread = RequestRecord { method: "", host: "", status: 408, reason: Some("slow_head"), ..record("") };
+        let value: Value = serde_json::from_str(&json(&unread, &[])).unwrap();
+        assert_eq!([&value["method"], &value["host"], &value["path"]], [&Value::Null; 3]);
+        assert_eq!((&value["status"], &value["reason"]), (&json!(408), &json!("slow_head")));
+        assert!(combined(&unread, &[]).contains("] \"-\" 408 12 \"-\""), "{}", combined(&unread, &[]));
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! The stream under Pingora: one downstream connection with its own buffers, deadlines and counters.
 //!
-//! Pingora reads a request head with a timeout per read and no total, accepts heads of a megabyte, and takes what a client
-//! sends ahead of time for an error. All three are settled here, where the bytes pass:
-//! - a head is handed over exactly, never a byte behind its empty line, so pipelined requests and the first bytes of an
-//!   upgraded connection wait in our buffer;
-//! - a head has one deadline from its first byte on, and a size; who exceeds them gets our answer and is closed;
+//! Pingora takes what a client sends ahead of time for an error, and leaves when the client stops listening. Both are settled
+//! here, where the bytes pass:
+//! - a head, which our own engine has read and found good, is handed over exactly, never a byte behind its empty line, so
+//!   pipelined requests and the first bytes of an upgraded connection wait in our buffer;
 //! - while a request runs, Pingora reads one byte at a time to see whether the client is still there: such a probe sees
 //!   the end of the stream and nothing else.
 
@@ -23,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use input::{HeadScan, Input, opening};
 
@@ -37,40 +36,24 @@ use crate::proxy::reply::Refusal;
 pub struct Connection {
     stream: Stream,
     link: Arc<Link>,
-    limits: HeadLimits,
     input: Input,
     /// Small writes, gathered until the next flush or until they are worth a system call.
     output: Vec<u8>,
     head: HeadScan,
-    head_bytes: usize,
-    head_started: Option<Instant>,
-    head_deadline: Option<Pin<Box<Sleep>>>,
     /// Everything is out, and the client has been told that nothing follows.
     is_shut: bool,
     /// How long closing may take from here.
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a request head may take.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    pub timeout: Duration,
-    /// Bytes, request line included.
-    pub size: usize,
-}
-
 impl Connection {
-    pub fn new(stream: Stream, link: Arc<Link>, limits: HeadLimits) -> Self {
+    pub fn new(stream: Stream, link: Arc<Link>) -> Self {
         Self {
             stream,
             link,
-            limits,
             input: Input::default(),
             output: Vec::new(),
             head: HeadScan::default(),
-            head_bytes: 0,
-            head_started: None,
-            head_deadline: None,
             is_shut: false,
             closing: None,
         }
@@ -88,20 +71,13 @@ impl Connection {
     pub fn expect_head(&mut self) {
         self.link.enter(Phase::Head);
         self.head = HeadScan::default();
-        self.head_bytes = 0;
-        self.head_started = None;
-        self.head_deadline = None;
         self.input.release();
     }
 
     /// Waits for the first bytes of a request; `false`: the client is gone. Costs no memory until they come.
     /// Being dropped, it has lost nothing.
     pub async fn arrived(&mut self) -> io::Result<bool> {
-        if self.input.rest().is_empty() && poll_fn(|cx| self.poll_more(cx, INPUT_SIZE)).await? == 0 {
-            return Ok(false);
-        }
-        self.head_started.get_or_insert_with(Instant::now);
-        Ok(true)
+        Ok(!self.input.rest().is_empty() || poll_fn(|cx| self.poll_more(cx, INPUT_SIZE)).await? > 0)
     }
 
     /// Looks at the first bytes of a fresh connection.
@@ -123,13 +99,6 @@ impl Connection {
     /// From here on this is HTTP/2, whose heads Pingora's codec bounds by itself.
     pub fn multiplexed(&self) {
         self.link.enter(Phase::Multiplexed);
-    }
-
-    /// Nothing came in time that could be answered otherwise.
-    pub fn too_slow(&mut self) {
-        if !self.input.rest().is_empty() {
-            self.say(&Refusal::SlowHead);
-        }
     }
 
     /// The stream and what has been read from it, for whoever goes on without Pingora.
@@ -199,9 +168,10 @@ impl Connection {
         self.stream.poll_settle(cx)
     }
 
-    /// Refuses what is no request, and closes.
-    pub async fn refuse(mut self, refusal: &Refusal) {
-        self.say(refusal);
+    /// Refuses what is no request, and closes. As much of the answer as the socket takes at once: whoever is refused here does
+    /// not read slowly at our cost.
+    pub async fn refuse(mut self, refusal: &Refusal, request_id: &str) {
+        self.stream.try_write(&refusal.message(request_id));
         self.close(true).await;
     }
 
@@ -218,31 +188,13 @@ impl Connection {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while self.input.rest().is_empty() {
-            if self.head_bytes >= self.limits.size {
-                self.say(&Refusal::HeadTooLarge);
-                return Poll::Ready(Err(io::Error::other("request head too large")));
-            }
-            match self.poll_more(cx, INPUT_SIZE)? {
-                Poll::Ready(0) => return Poll::Ready(Ok(())),
-                Poll::Ready(_) => {}
-                Poll::Pending => {
-                    ready!(self.poll_head_deadline(cx));
-                    self.say(&Refusal::SlowHead);
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                }
-            }
+        if self.input.rest().is_empty() && ready!(self.poll_more(cx, INPUT_SIZE))? == 0 {
+            return Poll::Ready(Ok(()));
         }
         let offered = &self.input.rest()[..self.input.rest().len().min(buf.remaining())];
         let of_head = self.head.end(offered).unwrap_or(offered.len());
-        self.head_bytes += self.input.take(buf, of_head);
+        self.input.take(buf, of_head);
         Poll::Ready(Ok(()))
-    }
-
-    fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let started = *self.head_started.get_or_insert_with(Instant::now);
-        let deadline = started + self.limits.timeout;
-        self.head_deadline.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
     }
 
     /// Whether the client is still there. What it sends meanwhile is its next request.
@@ -343,12 +295,6 @@ impl Connection {
     fn poll_alive(&self) -> io::Result<()> {
         if self.link.is_killed() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
-
-    /// As much of an answer as the socket takes at once: whoever is refused here does not read slowly at our cost.
-    fn say(&mut self, refusal: &Refusal) {
-        self.link.stats.malformed.fetch_add(1, Ordering::Relaxed);
-        self.stream.try_write(&refusal.message(&RequestId::make(&mut fastrand::Rng::new())));
-    }
 }
 
 impl AsyncRead for Connection {
@@ -376,7 +322,6 @@ impl AsyncWrite for Connection {
             // Pingora answers a head that it cannot read without asking anybody; we answer in our words.
             if this.output.is_empty() {
                 let refusal = if bytes.starts_with(b"HTTP/1.1 405") { Refusal::Method } else { Refusal::Malformed(NOT_HTTP) };
-                this.link.stats.malformed.fetch_add(1, Ordering::Relaxed);
                 this.output = refusal.message(&RequestId::make(&mut fastrand::Rng::new()));
             }
             return Poll::Ready(Ok(bytes.len()));

@@ -20,6 +20,7 @@ use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
 use crate::proxy::introduction::for_instance;
+use crate::proxy::limits::{Limit, SLOW_READ};
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::{Wire, dial};
 
@@ -164,9 +165,9 @@ fn after(stop: Stop, request: &mut Request, upload: &Upload, rng: &mut fastrand:
                 Next::GiveUp(_) => *reason = Some(failure.reason()),
             }
         }
-        Stop::ClientGone => {
+        Stop::ClientGone | Stop::SlowRead => {
             forwarding.finish_attempt(true);
-            *reason = Some("client_gone");
+            *reason = Some(if matches!(stop, Stop::SlowRead) { SLOW_READ } else { "client_gone" });
         }
         Stop::Refused(refusal) => {
             forwarding.finish_attempt(true);
@@ -226,7 +227,12 @@ async fn drain(engine: &mut Engine, connection: &mut Connection, upload: &mut Up
             match connection.poll_more(cx, INPUT_SIZE) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(false),
-                Poll::Pending => return alarm.poll(cx).map(|()| false),
+                Poll::Pending => {
+                    return alarm.poll(cx).map(|()| {
+                        connection.link().stats.limits.count(Limit::UnreadBody);
+                        false
+                    });
+                }
             }
         }
         Poll::Ready(true)
@@ -244,7 +250,12 @@ async fn send(engine: &mut Engine, connection: &mut Connection, [head, body]: [&
             let sent = match connection.poll_send(cx, &[IoSlice::new(head), IoSlice::new(body)]) {
                 Poll::Ready(Ok(n)) if n > 0 => n,
                 Poll::Ready(_) => return Poll::Ready(false),
-                Poll::Pending => return alarm.poll(cx).map(|()| false),
+                Poll::Pending => {
+                    return alarm.poll(cx).map(|()| {
+                        connection.link().stats.limits.count(Limit::AnswerProgress);
+                        false
+                    });
+                }
             };
             let of_head = sent.min(head.len());
             (head, body) = (&head[of_head..], &body[sent - of_head..]);

@@ -35,7 +35,7 @@ impl Head {
         }
         match parsed {
             Ok(Status::Complete(length)) if length == bytes.len() => {}
-            Err(Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
+            Err(Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
             Err(Error::HeaderName) => return Err(Refusal::Malformed("a field name is not a token")),
             Err(Error::HeaderValue) => return Err(Refusal::Malformed("a field value holds control characters")),
             Ok(_) | Err(_) => return Err(Refusal::Malformed("the request is not valid HTTP")),

@@ -34,7 +34,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -48,6 +48,7 @@ pub use upload::Upload;
 
 use super::Shared;
 use super::downstream::Connection;
+use super::limits::Limit;
 use super::reply::Refusal;
 use super::serve::{LAST_WORDS, has_begun};
 use super::upstream::{Line, Upstreams, is_current};
@@ -71,7 +72,8 @@ enum Arrived {
     Head(Head),
     /// Ended, silent for too long, or broken.
     Nothing,
-    Refused(Refusal),
+    /// And how long it took to say so.
+    Refused(Refusal, Duration),
 }
 
 impl Engine {
@@ -90,8 +92,8 @@ impl Engine {
                     connection.part();
                     return None;
                 }
-                Arrived::Refused(refusal) => {
-                    connection.refuse(&refusal).await;
+                Arrived::Refused(refusal, took) => {
+                    self.shared.refuse(connection, &refusal, took).await;
                     return None;
                 }
             };
@@ -117,11 +119,12 @@ impl Engine {
         connection.expect_head();
         let limits = &self.shared.limits;
         let mut end = HeadEnd::default();
-        let now = Instant::now();
+        let mut begun = Instant::now();
         let mut is_idle = connection.rest().is_empty();
-        self.alarm.set(now + if is_idle { limits.keep_alive } else { limits.head_timeout });
+        self.alarm.set(begun + if is_idle { limits.keep_alive } else { limits.head_timeout });
         let (size, n_fields) = (limits.head_size, limits.fields);
         let (head_timeout, room) = (limits.head_timeout, size + END_SIZE);
+        let refused = |refusal, begun: Instant| Poll::Ready(Arrived::Refused(refusal, begun.elapsed()));
         poll_fn(|cx| {
             loop {
                 // Some clients end a body with a line too many (RFC 9112 §2.2).
@@ -130,22 +133,23 @@ impl Engine {
                     end = HeadEnd::default();
                 }
                 match end.find(connection.rest()) {
-                    Err(_) => return Poll::Ready(Arrived::Refused(Refusal::Malformed("a line of the head ends without CR LF"))),
+                    Err(_) => return refused(Refusal::Malformed("a line of the head ends without CR LF"), begun),
                     Ok(Some(length)) if length <= room => {
                         let head = Head::parse(connection.take(length), n_fields);
-                        return Poll::Ready(head.map_or_else(Arrived::Refused, Arrived::Head));
+                        return head.map_or_else(|refusal| refused(refusal, begun), |head| Poll::Ready(Arrived::Head(head)));
                     }
                     Ok(None) if connection.rest().len() < room => {}
-                    Ok(_) => return Poll::Ready(Arrived::Refused(Refusal::HeadTooLarge)),
+                    Ok(_) => return refused(Refusal::HeadTooLarge, begun),
                 }
                 match connection.poll_more(cx, room) {
                     Poll::Ready(Ok(n)) if n > 0 => {
                         if std::mem::take(&mut is_idle) {
-                            self.alarm.set(Instant::now() + head_timeout);
+                            begun = Instant::now();
+                            self.alarm.set(begun + head_timeout);
                         }
                     }
                     Poll::Ready(_) => return Poll::Ready(Arrived::Nothing),
-                    Poll::Pending => return self.poll_patience(cx, connection),
+                    Poll::Pending => return self.poll_patience(cx, connection, begun),
                 }
             }
         })
@@ -153,7 +157,7 @@ impl Engine {
     }
 
     /// Nothing more has come by now.
-    fn poll_patience(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Arrived> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>, connection: &mut Connection, begun: Instant) -> Poll<Arrived> {
         connection.release();
         let is_idle = connection.rest().is_empty();
         if is_idle && self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
@@ -164,7 +168,10 @@ impl Engine {
         if self.alarm.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(if is_idle { Arrived::Nothing } else { Arrived::Refused(Refusal::SlowHead) })
+        if is_idle && self.end.is_some() {
+            connection.link().stats.limits.count(Limit::KeepAlive);
+        }
+        Poll::Ready(if is_idle { Arrived::Nothing } else { Arrived::Refused(Refusal::SlowHead, begun.elapsed()) })
     }
 
     fn is_ending(&self) -> bool {

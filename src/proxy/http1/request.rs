@@ -181,7 +181,7 @@ impl Request {
             request_id: &self.arrival.request_id,
             trace: self.arrival.trace,
             client: self.arrival.client,
-            method: &self.head.method,
+            method: self.head.method.as_str(),
             host: self.host(),
             target: std::str::from_utf8(self.head.target()).unwrap_or_default(),
             version: self.head.version(),

@@ -48,6 +48,8 @@ pub struct Transfer<'t> {
 pub enum Stop {
     Failed(Failure),
     ClientGone,
+    /// The client takes nothing of its answer.
+    SlowRead,
     /// The client's fault.
     Refused(Refusal),
 }
@@ -249,7 +251,7 @@ impl Transfer<'_> {
 
     fn too_slow(&self) -> Stop {
         if self.down.has_output() {
-            Stop::ClientGone
+            Stop::SlowRead
         } else if self.down.expects_head() && !self.is_asked() && self.up.is_flushed() {
             Stop::Refused(Refusal::SlowBody)
         } else {

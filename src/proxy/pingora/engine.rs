@@ -17,16 +17,16 @@ use super::guard::Guard;
 use super::io::Carried;
 use super::link::SessionLink;
 use super::peers::Peers;
-use crate::config::ClientLimits;
 use crate::proxy::Shared;
 use crate::proxy::downstream::Connection;
 use crate::proxy::http1::Upload;
+use crate::proxy::limits::Limit;
 use crate::proxy::serve::has_begun;
 
 #[derive(Clone)]
 pub struct Pingora {
     proxy: Arc<HttpProxy<Gateway>>,
-    limits: ClientLimits,
+    shared: Arc<Shared>,
     ending: watch::Receiver<bool>,
 }
 
@@ -36,14 +36,15 @@ impl Pingora {
         let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOLED_MAX, ..ServerConf::default() };
         let gateway = Gateway { shared: shared.clone(), peers: peers.clone(), ending: ending.clone() };
         let mut proxy: HttpProxy<Gateway> = http_proxy(&Arc::new(conf), gateway);
-        // The defaults hold what keeps a flood of heads small; only our own limit is put in.
+        // The defaults hold what keeps a flood of heads small. The codec answers what is larger than it is told all by itself,
+        // and counts 32 bytes for each field; up to twice our limit we do it, with a line in the access log.
         let mut h2 = default_h2_options();
-        h2.max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
+        h2.max_header_list_size(u32::try_from(limits.head_size.saturating_mul(2)).unwrap_or(u32::MAX));
         h2.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         h2.max_send_buffer_size(STREAM_BUFFER);
         h2.max_pending_accept_reset_streams(UNSEEN_MAX);
         proxy.h2_options = Some(h2);
-        Self { proxy: Arc::new(proxy), limits: limits.clone(), ending }
+        Self { proxy: Arc::new(proxy), shared: shared.clone(), ending }
     }
 
     /// The whole connection. Pingora's own end of an idle one says nothing to the client, so that a request that is on its
@@ -51,7 +52,7 @@ impl Pingora {
     pub async fn serve_http2(&self, connection: Connection) {
         connection.multiplexed();
         let link = SessionLink::new(connection.link().clone());
-        let guard = Guard::new(connection.link().clone(), &self.limits);
+        let guard = Guard::new(connection.link().clone(), self.shared.clone());
         let carried = Carried::new(connection, link.clone()).guarded(guard);
         let (end, ended) = watch::channel(false);
         tokio::select! {
@@ -66,12 +67,13 @@ impl Pingora {
         let mut ending = self.ending.clone();
         let is_process_ending = tokio::select! {
             () = has_begun(&mut ending) => true,
-            () = link.idle_for(self.limits.keep_alive) => false,
+            () = link.idle_for(self.shared.limits.keep_alive) => false,
         };
         end.send_replace(true);
         if is_process_ending {
             return std::future::pending().await;
         }
+        link.stats.limits.count(Limit::KeepAlive);
         sleep(GOODBYE).await;
         link.idle_for(Duration::ZERO).await;
     }

@@ -31,6 +31,7 @@ use crate::proxy::head::{RawHead, RequestHead};
 use crate::proxy::http1::{INTERIM_MAX, ends};
 use crate::proxy::http2::Cause;
 use crate::proxy::introduction::for_instance;
+use crate::proxy::limits::SLOW_READ;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::{BAD_CHUNK, Refusal};
 use crate::proxy::route::route;
@@ -244,7 +245,7 @@ impl ProxyHttp for Gateway {
         } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
             return self.after(failed, session, ctx, error);
         } else if *error.etype() == ErrorType::WriteTimedout {
-            ctx.broken = Some("slow_read");
+            ctx.broken = Some(SLOW_READ);
             if let (Some(Arrived { link, .. }), true) = (&ctx.arrived, session.as_downstream().is_http2()) {
                 link.stats.http2_cuts.count(Cause::SlowRead);
             }
@@ -300,7 +301,7 @@ impl ProxyHttp for Gateway {
             request_id: &arrival.request_id,
             trace: arrival.trace,
             client: arrival.client,
-            method: &request.method,
+            method: request.method.as_str(),
             host: authority.or(text(header::HOST)).unwrap_or_default(),
             target: std::str::from_utf8(request.raw_path()).unwrap_or_default(),
             version: request.version,

@@ -6,21 +6,23 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use http::Version;
 use tokio::io::AsyncWrite;
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
-use crate::config::ClientLimits;
+use crate::proxy::Shared;
 use crate::proxy::downstream::{Connection, Link};
 use crate::proxy::http2::{Cause, Watch};
+use crate::proxy::limits::Limit;
+use crate::proxy::reply::Refusal;
 
 pub struct Guard {
     watch: Watch,
     link: Arc<Link>,
-    head_timeout: Duration,
-    answer_progress: Duration,
+    shared: Arc<Shared>,
     /// Of the head that is being received, by its number.
     head_alarm: Option<(u64, Pin<Box<Sleep>>)>,
     /// While the socket takes nothing.
@@ -28,15 +30,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub fn new(link: Arc<Link>, limits: &ClientLimits) -> Self {
-        Self {
-            watch: Watch::new(limits.head_size, Instant::now()),
-            link,
-            head_timeout: limits.head_timeout,
-            answer_progress: limits.answer_progress,
-            head_alarm: None,
-            stall_alarm: None,
-        }
+    pub fn new(link: Arc<Link>, shared: Arc<Shared>) -> Self {
+        Self { watch: Watch::new(shared.limits.head_size, Instant::now()), link, shared, head_alarm: None, stall_alarm: None }
     }
 
     pub fn received(&mut self, bytes: &[u8]) -> Option<Cause> {
@@ -60,7 +55,7 @@ impl Guard {
             self.head_alarm = None;
             return None;
         };
-        let timeout = self.head_timeout;
+        let timeout = self.shared.limits.head_timeout;
         let alarm = match &mut self.head_alarm {
             Some((number, alarm)) if *number == head => alarm,
             other => &mut other.insert((head, Box::pin(sleep(timeout)))).1,
@@ -70,7 +65,7 @@ impl Guard {
 
     /// Nothing more can be sent for now.
     pub fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Option<Cause> {
-        let patience = self.answer_progress;
+        let patience = self.shared.limits.answer_progress;
         let alarm = self.stall_alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
         alarm.as_mut().poll(cx).is_ready().then_some(Cause::SlowRead)
     }
@@ -79,6 +74,18 @@ impl Guard {
     pub fn cut(&mut self, cause: Cause, connection: &mut Connection, cx: &mut Context<'_>) -> io::Error {
         self.link.stats.http2_cuts.count(cause);
         debug!(peer = %self.link.peer, cause = cause.as_str(), "An HTTP/2 connection is cut");
+        match cause {
+            Cause::SlowHead => {
+                self.shared.heard_of(
+                    &self.link,
+                    (Version::HTTP_2, 0),
+                    Refusal::SlowHead.reason(),
+                    self.shared.limits.head_timeout,
+                );
+            }
+            Cause::SlowRead => self.link.stats.limits.count(Limit::AnswerProgress),
+            _ => {}
+        }
         if let Some(frame) = self.watch.goodbye() {
             // Whether it gets there makes no difference to us.
             if let Poll::Ready(Ok(_)) = Pin::new(&mut *connection).poll_write(cx, &frame) {

@@ -303,7 +303,7 @@ impl Drop for Facts {
             request_id: &arrival.request_id,
             trace: arrival.trace,
             client: arrival.client,
-            method: &self.method,
+            method: self.method.as_str(),
             host: &self.host,
             target: &self.target,
             version: Version::HTTP_11,
