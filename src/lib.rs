@@ -21,6 +21,7 @@
 //! | 4 | `certs` | certificate files → events, again whenever they change |
 //! | 4 | `resolver` | DNS names of instances, in the background |
 //! | 4 | `prober` | asks every instance how it is |
+//! | 5 | `acme` | certificates ordered from an ACME directory, by one proxy for all |
 //! | 5 | `proxy` | client connections in, instances' answers out |
 //! | 5 | `admin` | what the process knows, for people and programs |
 //! | 5 | `registrar` | keeps one instance, or one proxy, registered |
@@ -52,6 +53,7 @@ pub mod prober;
 pub mod registry;
 pub mod resolver;
 
+pub mod acme;
 pub mod admin;
 pub mod proxy;
 pub mod registrar;

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
-use super::Reply;
 use super::body::{Body, Gone, Outlet};
 use super::reply::{JSON, reply};
 use super::services::moment;
 use super::sources::Sources;
+use super::{Reply, acme};
 use crate::model::{Certificate, CertificateSource};
 use crate::telemetry::{Exposition, families};
 use crate::tls::fingerprint_text;
@@ -31,7 +31,7 @@ async fn tell(sources: &Sources, out: &Outlet) -> Result<(), Gone> {
         out.pass(&mut text).await?;
     }
     let rejected = (sources.certificate_files)().into_iter().map(|(file, reason)| json!({ "file": file, "reason": reason }));
-    text.push_str(&format!("\n],\"rejected\":{}}}\n", rejected.collect::<Json>()));
+    text.push_str(&format!("\n],\"rejected\":{},\"acme\":{}}}\n", rejected.collect::<Json>(), acme::state(sources, &snapshot)));
     out.send(text).await
 }
 

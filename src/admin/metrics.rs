@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::body::{Body, Gone, Outlet, PIECE_SIZE};
 use super::services::by_name;
 use super::sources::{ProxyReading, RegistryReading, Sources};
-use super::{Reply, certificates, reply};
+use super::{Reply, acme, certificates, reply};
 use crate::catalog::Snapshot;
 use crate::pool::{Histogram, Instance, Limbo, Moment, Out, Service};
 use crate::telemetry::{Exposition, Family, Format, ProcessReading, families};
@@ -36,6 +36,7 @@ async fn tell(sources: &Sources, format: Format, out: &Outlet) -> Result<(), Gon
     text.histogram(&[], &sources.probe_lateness.read());
     proxy_gauges(&proxy, &mut text);
     certificates::metrics(sources, &proxy.handshakes, &mut text);
+    acme::metrics(sources, &snapshot, &proxy.challenges, &mut text);
     text.family(&families::ADMIN_UNAUTHORIZED);
     for (reason, n) in sources.access.refused() {
         text.sample(&[reason], n);

@@ -10,6 +10,7 @@
 //! `/api` is JSON, errors too. Deliberately absent: secrets. What is shown here may be pasted into a ticket.
 
 mod access;
+mod acme;
 mod body;
 mod certificates;
 mod events;
@@ -36,7 +37,7 @@ use tokio::sync::watch;
 
 pub use access::Access;
 pub use listener::serve;
-pub use sources::{ProxyReading, Reading, RegistryReading, RegistryTimings, RejectedRecord, SourceReading, Sources};
+pub use sources::{AcmeReading, ProxyReading, Reading, RegistryReading, RegistryTimings, RejectedRecord, SourceReading, Sources};
 
 use body::Body;
 use events::Followers;

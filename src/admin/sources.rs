@@ -24,6 +24,8 @@ pub struct Sources {
     pub terminating: Vec<(usize, SocketAddr)>,
     /// Certificate files that could not be taken over, and why.
     pub certificate_files: Reading<Vec<(String, String)>>,
+    /// `None`: certificates are not ordered here.
+    pub acme: Reading<Option<AcmeReading>>,
     /// Turns true when the process has begun to end: from then on it is not ready.
     pub leaving: watch::Receiver<bool>,
     /// How the proxy reads the path of a request before it is routed; `Err` says why it would be refused.
@@ -101,6 +103,15 @@ pub struct RejectedRecord {
     pub keeping: Option<u64>,
 }
 
+/// Who orders certificates.
+#[derive(Debug, Clone, Copy)]
+pub struct AcmeReading {
+    /// This proxy does, now.
+    pub is_renewer: bool,
+    /// Orders that it placed, by result.
+    pub orders: [(&'static str, u64); 2],
+}
+
 /// What the proxy counts by itself, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyReading {
@@ -115,6 +126,8 @@ pub struct ProxyReading {
     pub http1_general: u64,
     /// By version and result.
     pub handshakes: Vec<(&'static str, &'static str, u64)>,
+    /// Challenges of ACME directories that were answered, by kind.
+    pub challenges: Vec<(&'static str, u64)>,
     /// Headers of the PROXY protocol, by what came of them.
     pub proxy_headers: Vec<(&'static str, u64)>,
     /// Connections and streams of HTTP/2 that were cut, by cause.

@@ -79,6 +79,7 @@ pub fn warn_of_restart(running: &Config, next: &Config) {
         ("proxy", running.proxy != next.proxy),
         ("log", running.log != next.log),
         ("process", running.process != next.process),
+        ("acme", running.acme != next.acme),
     ];
     for (section, _) in changed.into_iter().filter(|(_, changed)| *changed) {
         warn!(section, "This section has changed, but needs a restart; routes and services are in force at once");

@@ -3,7 +3,7 @@
 //! 1. Sockets are bound first, or were passed, so that a busy port is an error message and nothing else; then privileges
 //!    go that nobody needs any more, before there is a second thread.
 //! 2. The control runtime starts the embedded registry if there is one, the catalog, the reflectors, the resolver, the
-//!    admin endpoint and the presence; the workers of the proxy and the prober have threads and runtimes of their own.
+//!    admin endpoint, the presence and who orders certificates; the workers of the proxy and the prober have threads and runtimes of their own.
 //! 3. The file's declarations and its certificates go down the same channel as the registry's.
 //! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
 //!    kernel's queue instead of being refused.
@@ -32,10 +32,11 @@ use tracing::{info, warn};
 use crate::catalog::{self, Catalog, History, Live};
 use crate::config::{AccessLogConfig, AddressGuard, Config, EmbeddedConfig, EtcdConfig, ProcessConfig, RegistryKind};
 use crate::proxy::access_log::{AccessLog, Writer};
+use crate::registry::Prefix;
 use crate::system::notify::ServiceManager;
 use crate::system::passed;
 use crate::system::privileges::{self, Account};
-use crate::{admin, certs, embedded, prober, proxy, resolver};
+use crate::{acme, admin, certs, embedded, prober, proxy, resolver};
 use drains::Drains;
 use events::InForce;
 pub use failure::StartError;
@@ -121,6 +122,7 @@ async fn serve(
     let drains = Arc::new(Mutex::new(Drains::default()));
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
     let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
+    let acme_status = Arc::new(acme::Status::default());
     let (cert_files, from_files) = certs::Files::first(&config.listeners, started_at);
     let sources = Arc::new(reading::sources(reading::Parts {
         live: &live,
@@ -134,6 +136,7 @@ async fn serve(
         leaving: &stops.readiness,
         terminating: &terminating(&config, &bound),
         rejected_files: cert_files.rejected(),
+        acme: config.acme.as_ref().map(|_| acme_status.clone()),
         started_at,
     }));
 
@@ -178,6 +181,10 @@ async fn serve(
     supervised::follow(manager.clone(), proxy.clone(), live.clone(), readiness.clone(), leaving, stops.control.clone());
     // The access log ends with the last who may write to it.
     drop(proxy);
+    let orders = config.acme.clone().map(|wanted| {
+        let registry = (etcd, Prefix::new(&config.registry.prefix));
+        acme::start(wanted, registry, presence::id_of(&bound), acme_status, stops.control.clone())
+    });
     let presence = presence::announce(&config, &bound, started_at, in_force, drains, stops.control);
     for address in &bound.listeners {
         info!(%address, "Proxy listens");
@@ -217,7 +224,7 @@ async fn serve(
     };
     manager.say(&["STOPPING=1", "STATUS=Stopping: running requests finish"]);
     let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
-    let work = Work { serving, presence, reflectors, embedded, log_writer, access_log };
+    let work = Work { serving, orders, presence, reflectors, embedded, log_writer, access_log };
     tokio::select! {
         () = leave(stop, grace, work) => info!("Stopped; every request that ran has ended or had its time"),
         () = again(&mut signals) => warn!("Told twice, so it stops at once"),
@@ -250,6 +257,7 @@ impl Stop {
 /// What has to be waited for at the end.
 struct Work {
     serving: proxy::Serving,
+    orders: Option<JoinHandle<()>>,
     presence: JoinHandle<()>,
     reflectors: JoinHandle<()>,
     embedded: Option<JoinHandle<()>>,
@@ -266,6 +274,9 @@ async fn leave(stop: Stop, grace: Duration, work: Work) {
     work.serving.finished().await;
     drop(work.access_log);
     stop.control.send_replace(true);
+    if let Some(orders) = work.orders {
+        ends("ACME", orders).await;
+    }
     ends("presence", work.presence).await;
     ends("registry watch", work.reflectors).await;
     stop.registry.send_replace(true);

@@ -72,7 +72,7 @@ async fn follow(
 }
 
 /// Of this host and listener, so that a restart takes its own record over.
-fn id_of(bound: &Bound) -> InstanceId {
+pub fn id_of(bound: &Bound) -> InstanceId {
     let host = registrar::hostname().unwrap_or_default();
     let port = bound.listeners.first().map_or(0, |address| address.port());
     let named = InstanceId::parse(&format!("{host}-{port}"));

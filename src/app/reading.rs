@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::drains::Drains;
 use super::follow::Following;
-use crate::admin::{Access, ProxyReading, Sources};
+use crate::acme;
+use crate::admin::{Access, AcmeReading, ProxyReading, Sources};
 use crate::catalog::{History, Live};
 use crate::certs::RejectedFiles;
 use crate::prober::Prober;
@@ -27,6 +28,8 @@ pub struct Parts<'a> {
     pub leaving: &'a watch::Receiver<bool>,
     pub terminating: &'a [(usize, SocketAddr)],
     pub rejected_files: Arc<RejectedFiles>,
+    /// `None`: certificates are not ordered here.
+    pub acme: Option<Arc<acme::Status>>,
     pub started_at: SystemTime,
 }
 
@@ -43,6 +46,9 @@ pub fn sources(parts: Parts<'_>) -> Sources {
         proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
         terminating: parts.terminating.to_vec(),
         certificate_files: Box::new(move || rejected_files.list().into_iter().map(|r| (r.file, r.reason)).collect()),
+        acme: Box::new(move || {
+            parts.acme.as_ref().map(|acme| AcmeReading { is_renewer: acme.is_renewer(), orders: acme.orders() })
+        }),
         leaving: parts.leaving.clone(),
         plain_path: |path| proxy::plain_path(path).map(Cow::into_owned).map_err(|refusal| refusal.to_string()),
         version: env!("CARGO_PKG_VERSION"),
@@ -55,6 +61,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
     let stats = proxy.stats();
     ProxyReading {
         proxy_headers: stats.headers().collect(),
+        challenges: stats.challenges().collect(),
         connections: listeners.iter().copied().zip(stats.connections).collect(),
         received_bytes: stats.received_bytes,
         sent_bytes: stats.sent_bytes,

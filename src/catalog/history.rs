@@ -7,7 +7,10 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 use tracing::{debug, info, warn};
 
-use crate::model::{Certificate, CertificateSource, Origin, RouteName, RouteSpec, ServiceName, Verdict};
+use crate::model::{
+    AcmeOrder, AcmeOrderState, Certificate, CertificateName, CertificateSource, Origin, RouteName, RouteSpec, ServiceName,
+    Verdict,
+};
 use crate::pool::{Instance, Limbo, Service, Subject, Turn};
 use crate::tls::fingerprint_text;
 
@@ -92,6 +95,21 @@ impl History {
             debug!(certificate = %source, kind, detail, "Certificate is new");
         }
         self.add(SystemTime::now(), revision, kind, source.to_string(), detail);
+    }
+
+    /// What became of an order for a certificate. Who placed it has logged it.
+    pub(super) fn acme_order(&self, name: &CertificateName, order: &AcmeOrder, revision: u64) {
+        let domains = order.domains.join(" ");
+        let next = order.next.map_or(String::new(), |at| format!("; next at {}", humantime::format_rfc3339_seconds(at)));
+        let (kind, detail) = match order.state {
+            AcmeOrderState::Pending => ("acme_ordered", format!("for {domains}, by {}", order.proxy)),
+            AcmeOrderState::Issued => ("acme_issued", format!("for {domains}, by {}{next}", order.proxy)),
+            AcmeOrderState::Failed => {
+                let error = order.error.as_deref().unwrap_or_default();
+                ("acme_failed", format!("for {domains}, by {}: {error}{next}", order.proxy))
+            }
+        };
+        self.add(order.at, revision, kind, name.to_string(), detail);
     }
 
     /// `why`: in words, where it is not plain.

@@ -9,6 +9,7 @@
 //! Invariants: only this folder stores in `Live`; a service that no event names stays the same `Arc`; the revision never
 //! goes back while the registry stays the same one; nothing is ever cleared to be filled again. No sockets, no clock: `now` is handed in.
 
+mod acme;
 mod failures;
 mod ground;
 mod history;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+pub use acme::Acme;
+use acme::AcmeBook;
 use failures::{Failed, Failures};
 use ground::{Ground, Remembered};
 pub use history::{Happening, History};
@@ -80,6 +83,7 @@ pub struct Catalog {
     unheard: BTreeSet<Origin>,
     routes: RouteBook,
     certificates: CertBook,
+    acme: AcmeBook,
     names: Names,
     remembered: Remembered,
     /// When overrides end, and of which service. An entry may have become pointless; then nothing comes of it.
@@ -114,6 +118,7 @@ impl Catalog {
             unheard: BTreeSet::from([Origin::Registry]),
             routes: RouteBook::default(),
             certificates: CertBook::default(),
+            acme: AcmeBook::default(),
             names: Names::default(),
             remembered: Remembered::default(),
             expiries: BTreeSet::new(),
@@ -192,6 +197,9 @@ impl Catalog {
         if let Some(certificates) = self.certificates.changed() {
             next.certificates = Arc::new(certificates);
         }
+        if let Some(acme) = self.acme.changed() {
+            next.acme = Arc::new(acme);
+        }
         for (name, ids) in touched {
             self.rebuild(&name, ids, &mut next, &mut applied, &mut telling, (now, wall));
             applied.services.insert(name);
@@ -248,6 +256,17 @@ impl Catalog {
                 for new in self.certificates.set_listener(listener, &certificates) {
                     self.history.certificate(&new.source, true, Some(&new), revision);
                 }
+                return;
+            }
+            Change::Challenge { token, challenge } => {
+                self.acme.set_challenge(token, challenge);
+                return;
+            }
+            Change::AcmeOrder { name, order } => {
+                if let Some(order) = &order {
+                    self.history.acme_order(&name, order, revision);
+                }
+                self.acme.set_order(name, order);
                 return;
             }
             Change::Epoch(epoch) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Acme;
 use crate::model::{ServiceName, ShardMap};
 use crate::pool::Service;
 use crate::routing::RouteTable;
@@ -22,6 +23,7 @@ pub struct Snapshot {
     pub seal: Option<Arc<Seal>>,
     pub routes: Arc<RouteTable>,
     pub certificates: Arc<Certificates>,
+    pub acme: Arc<Acme>,
     pub services: ShardMap<ServiceName, Arc<Service>>,
 }
 

@@ -70,7 +70,11 @@ pub fn name_of(key: &Key) -> String {
         Key::Route(name) => name.to_string(),
         Key::Certificate(name) => name.to_string(),
         Key::Proxy(id) => id.to_string(),
+        Key::AcmeOrder(name) => name.to_string(),
+        Key::AcmeChallenge(token) => token.to_string(),
         Key::Meta => "meta".to_owned(),
+        Key::AcmeAccount => "account".to_owned(),
+        Key::AcmeRenewer => "renewer".to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ fn layers_of(text: &str) -> (tempfile::TempDir, Layers) {
 }
 
 /// The sections of the manual, with the headings it gives them.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 18] = [
     "[[listener]]",
     TLS,
     "[listener.tls.hsts]",
@@ -31,6 +31,9 @@ const SECTIONS: [&str; 15] = [
     "[log]",
     "[log.access]",
     "[process]",
+    ACME,
+    "[acme.external_account]",
+    "[[acme.certificate]]",
     "[[route]]",
     "[[service]]",
 ];
@@ -66,7 +69,8 @@ fn every_key_is_documented_and_no_other() {
 #[test]
 fn every_default_in_the_manual_is_the_one_of_the_code() {
     let mut file = String::new();
-    for section in SECTIONS.into_iter().filter(|section| !section.starts_with("[listener.tls")) {
+    let is_plain = |section: &&str| !section.starts_with("[listener.tls") && *section != ACME;
+    for section in SECTIONS.into_iter().filter(is_plain) {
         let said: Vec<String> = rows(MANUAL)
             .into_iter()
             .filter(|row| row.section == section)
@@ -94,6 +98,21 @@ fn every_default_of_tls_in_the_manual_is_the_one_of_the_code() {
 }
 
 #[test]
+fn every_default_of_acme_in_the_manual_is_the_one_of_the_code() {
+    let of = |lines: &str| {
+        let listeners = "[[listener]]\naddress = '127.0.0.1:0'\n[[listener]]\naddress = '127.0.0.1:0'\n[listener.tls]\n";
+        let text = format!("{listeners}{ACME}\nterms_agreed = true\ndomains = ['a.example']\n{lines}");
+        let (config, warnings) = load(&layers_of(&text).1).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(warnings.is_empty(), "{warnings}");
+        config.acme
+    };
+    let said = rows(MANUAL).into_iter().filter(|row| row.section == ACME);
+    let said: String = said.filter_map(|row| Some(format!("{} = {}\n", row.key, row.default?))).collect();
+    assert!(said.lines().count() == 4 && of("").is_some(), "{said}");
+    assert_eq!(of(&said), of(""));
+}
+
+#[test]
 fn the_examples_load_without_a_word() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pointsman.example.toml");
     let (config, warnings) =
@@ -102,10 +121,11 @@ fn the_examples_load_without_a_word() {
     assert_eq!((config.listeners.len(), config.routes.len(), config.services.len()), (2, 2, 2));
 
     let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     let (_directory, layers) = layers_of(&blocks.concat());
     assert!(load(&layers).is_ok_and(|(_, warnings)| warnings.is_empty()));
 }
 
+const ACME: &str = "[acme]";
 const TLS: &str = "[listener.tls]";
 const MANUAL: &str = include_str!("../../docs/configuration.md");

@@ -9,7 +9,7 @@ use crate::wire::node::{Node, Value};
 
 use super::address::{Taken, check_distinct};
 use super::layers::Tree;
-use super::{Config, Layers, Listener, Problems, RegistryConfig, RegistryKind, declared, process, registry};
+use super::{Config, Layers, Listener, Problems, RegistryConfig, RegistryKind, acme, declared, process, registry};
 
 /// Everything `pointsman run` and `check` need. Beside it what is odd but can be lived with.
 pub fn load(layers: &Layers) -> Result<(Config, Problems), Problems> {
@@ -67,6 +67,11 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
     }
     let log = process::log(&mut root.section_or_empty("log"), layers);
     let process = process::process(&mut root.section_or_empty("process"));
+    let acme = root.section("acme").and_then(|mut section| {
+        let kind = registry.as_ref().map(|(registry, _)| &registry.kind);
+        acme::fits(&section, listeners.iter().map(|(listener, _)| listener), kind);
+        acme::acme(&mut section, layers)
+    });
     let routes = declared::routes(root);
     let services = declared::services(root);
 
@@ -81,7 +86,7 @@ fn config(root: &mut Fields<'_>, layers: &Layers) -> Option<Config> {
     check_distinct(&taken, root.report());
 
     let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
-    Some(Config { listeners, registry: registry?.0, admin, proxy, log, process, routes, services })
+    Some(Config { listeners, registry: registry?.0, admin, proxy, log, process, acme, routes, services })
 }
 
 /// With the places where they were said; the default if there are none.

@@ -10,6 +10,7 @@
 //! Files that are named here are looked for, but not kept; certificates, keys and passwords are read and checked, so that a
 //! wrong one is told with its line, and read again by who uses them.
 
+mod acme;
 mod address;
 mod declared;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use crate::model::{InstanceId, InstanceSpec, RouteSpec, Secret, ServiceName, ServicePolicy};
 
+pub use acme::{AcmeCertificate, AcmeConfig, ExternalAccount};
 pub use etcd::{Credentials, EtcdConfig, Password};
 pub use file::FileStamp;
 pub use guard::{AddressGuard, Refused, Said};
@@ -61,6 +63,8 @@ pub struct Config {
     pub proxy: ProxyConfig,
     pub log: LogConfig,
     pub process: ProcessConfig,
+    /// `None`: no certificates are ordered here.
+    pub acme: Option<AcmeConfig>,
     /// The file's own declarations; they are applied before the registry's and win where both say the same.
     pub routes: Vec<RouteSpec>,
     pub services: BTreeMap<ServiceName, FileService>,

@@ -2,10 +2,11 @@
 
 use serde_json::Value as Json;
 
-use crate::model::{CertificateName, RouteName};
+use crate::model::{CertificateName, ChallengeToken, RouteName};
 use crate::wire::*;
 
-/// The first byte says which record the rest is: `i`nstance, `o`verride, `p`olicy, `r`oute, `c`ertificate, pro`x`y, `f`oreign.
+/// The first byte says which record the rest is: `i`nstance, `o`verride, `p`olicy, `r`oute, `c`ertificate, pro`x`y, `f`oreign,
+/// `a`n order, a c`h`allenge.
 pub fn records(bytes: &[u8]) {
     let Some((kind, value)) = bytes.split_first() else { return };
     match kind {
@@ -19,6 +20,11 @@ pub fn records(bytes: &[u8]) {
         b'c' => {
             let Ok(name) = CertificateName::parse("c") else { return };
             let _ = accepted(parse_certificate(&name, value));
+        }
+        b'a' => survives(value, parse_acme_order, acme_order_json),
+        b'h' => {
+            let Ok(token) = ChallengeToken::parse("t") else { return };
+            survives(value, |value| parse_challenge(&token, value), challenge_json);
         }
         b'x' => survives(value, parse_presence, presence_json),
         b'f' => {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Certificate, CertificateName, InstanceId, InstanceSpec, ListenerCertificates, Override, RouteName, RouteSpec, Secret,
-    ServiceName, ServicePolicy,
+    AcmeOrder, Certificate, CertificateName, Challenge, ChallengeToken, InstanceId, InstanceSpec, ListenerCertificates, Override,
+    RouteName, RouteSpec, Secret, ServiceName, ServicePolicy,
 };
 
 /// What one source learned at one moment: one event is one new snapshot, or none.
@@ -56,6 +56,16 @@ pub enum Change {
     Certificate {
         name: CertificateName,
         certificate: Option<Arc<Certificate>>,
+    },
+    /// What an ACME directory may ask for now.
+    Challenge {
+        token: ChallengeToken,
+        challenge: Option<Arc<Challenge>>,
+    },
+    /// What became of the last ACME order for the certificate of that name.
+    AcmeOrder {
+        name: CertificateName,
+        order: Option<Arc<AcmeOrder>>,
     },
     /// What the file gives its listener of that number.
     ListenerCertificates {

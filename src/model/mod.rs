@@ -4,6 +4,7 @@
 //! key as rustls has it, which is the one form in which nobody can print it.
 //! Nothing here reads JSON, TOML, a clock or a socket: each wire form lives in `wire/` and converts by hand.
 
+mod acme;
 mod address;
 mod certificate;
 mod change;
@@ -17,11 +18,12 @@ mod secret;
 mod shards;
 mod verdict;
 
+pub use acme::{AcmeOrder, AcmeOrderState, Challenge, ChallengeKind, ChallengeSpec};
 pub use address::{Address, AddressError, Host};
 pub use certificate::{Certificate, CertificateSource, CertificateSpec, ListenerCertificates};
 pub use change::{Change, Departure, Event, Origin};
 pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
-pub use name::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
+pub use name::{CertificateName, ChallengeToken, InstanceId, NameError, RouteName, ServiceName};
 pub use outcome::Outcome;
 pub use policy::{
     Balance, EjectionPolicy, HashOn, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy,

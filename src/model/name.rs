@@ -78,6 +78,10 @@ name!(
     /// One certificate of the registry.
     CertificateName
 );
+name!(
+    /// What an ACME directory calls one challenge: base64url, which is part of what names may hold.
+    ChallengeToken
+);
 
 fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {

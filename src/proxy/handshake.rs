@@ -2,8 +2,8 @@
 //!
 //! 1. A worker hands over a fresh connection; the handshake runs in that connection's own task, under a deadline.
 //! 2. rustls asks [`Offered`] for a certificate at each ClientHello; it looks into `Live` at that moment. So a certificate
-//!    is swapped without anybody's doing, and open connections keep what they have. A proof for an ACME server
-//!    (`acme-tls/1`) would be one more answer of [`Offered::resolve`], by the protocol that the client names.
+//!    is swapped without anybody's doing, and open connections keep what they have. While ACME challenges are pending,
+//!    `challenge` looks first whether a directory comes for its proof.
 //! 3. What came of it is counted; nothing about it is logged above `debug`, since anybody can make it fail.
 //!
 //! Invariants:
@@ -24,13 +24,13 @@ use rustls::{
     AlertDescription, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::catalog::Live;
 use crate::config::{ClientAuth, TlsConfig, TlsVersion};
-use crate::proxy::stats::{HandshakeResult, HandshakeStats, HandshakeVersion};
+use crate::proxy::challenge::{self, Begun};
+use crate::proxy::stats::{HandshakeResult, HandshakeStats, HandshakeVersion, WorkerStats};
 use crate::tls::ClientCertificate;
 
 /// Terminates TLS for one listener, whichever worker took the connection.
@@ -71,6 +71,8 @@ pub enum Negotiated {
 pub enum Unsecured {
     /// It speaks plain HTTP.
     NotTls(TcpStream),
+    /// It was an ACME directory, which wanted nothing more.
+    Proved,
     Failed,
 }
 
@@ -84,7 +86,8 @@ impl Terminator {
     }
 
     /// Whoever calls sees to it that this ends. Counts what came of it, unless it is dropped.
-    pub async fn accept(&self, stream: TcpStream, stats: &HandshakeStats) -> Result<Secured, Unsecured> {
+    pub async fn accept(&self, stream: TcpStream, worker: &WorkerStats) -> Result<Secured, Unsecured> {
+        let stats = &worker.handshakes;
         let mut first = [0];
         if let Ok(1..) = stream.peek(&mut first).await
             && first[0].is_ascii_uppercase()
@@ -93,21 +96,31 @@ impl Terminator {
             stats.count(HandshakeVersion::None, HandshakeResult::NotTls);
             return Err(Unsecured::NotTls(stream));
         }
+        let acme = self.live.load().acme.clone();
+        let begun = match challenge::meet(&acme, stream).await {
+            Ok(Begun::ByDirectory(start, proof)) => {
+                return Err(match challenge::prove(start, proof, &worker.challenges).await {
+                    Ok(()) => {
+                        stats.count(HandshakeVersion::None, HandshakeResult::Proved);
+                        Unsecured::Proved
+                    }
+                    Err(error) => failed(&error, stats),
+                });
+            }
+            Ok(begun) => begun,
+            Err(error) => return Err(failed(&error, stats)),
+        };
         let Some(config) = self.config() else {
             stats.count(HandshakeVersion::None, HandshakeResult::NoCertificate);
             return Err(Unsecured::Failed);
         };
-        match TlsAcceptor::from(config).accept(stream).await {
+        match begun.finish(config).await {
             Ok(stream) => {
                 let connection = stream.get_ref().1;
                 stats.count(version(connection), kind(connection));
                 Ok(Secured { protocol: protocol(connection), client: client(connection), stream: Box::new(stream) })
             }
-            Err(error) => {
-                debug!(%error, "A handshake failed");
-                stats.count(HandshakeVersion::None, why(&error));
-                Err(Unsecured::Failed)
-            }
+            Err(error) => Err(failed(&error, stats)),
         }
     }
 
@@ -197,6 +210,12 @@ fn kind(connection: &ServerConnection) -> HandshakeResult {
         Some(HandshakeKind::Resumed) => HandshakeResult::Resumed,
         _ => HandshakeResult::Full,
     }
+}
+
+fn failed(error: &io::Error, stats: &HandshakeStats) -> Unsecured {
+    debug!(%error, "A handshake failed");
+    stats.count(HandshakeVersion::None, why(error));
+    Unsecured::Failed
 }
 
 fn why(error: &io::Error) -> HandshakeResult {

@@ -5,7 +5,7 @@
 //! counters and `access_log` read. Two engines ask them:
 //!
 //! 1. `worker` takes connections off its sockets; `introduction` hears who their client is where a proxy says so; `handshake`
-//!    terminates TLS on those of a listener that does; `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
+//!    terminates TLS on those of a listener that does (`challenge` is there for ACME directories); `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
 //! 2. `http1` is our own, for HTTP/1.1 requests to instances that speak the same. `pingora` does everything else;
 //!    `http2` watches what its clients ask of it.
 //! 3. `downstream` and `upstream` are the connections that both of them use.
@@ -20,6 +20,7 @@ pub mod access_log;
 mod addresses;
 mod arrival;
 mod attempt;
+mod challenge;
 mod downstream;
 mod explain;
 mod forward;

@@ -1,6 +1,7 @@
 //! What a client is told when we do not forward, or forwarding failed: the only table from an error to HTTP.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
@@ -13,6 +14,10 @@ use crate::routing::Fields;
 pub enum Refusal {
     Malformed(&'static str),
     Method,
+    /// An ACME directory has asked for this.
+    Challenge {
+        key_authorization: Arc<str>,
+    },
     /// This listener answers nothing itself.
     OverHttps {
         location: String,
@@ -53,6 +58,7 @@ pub struct Reply {
 impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
+            Self::Challenge { .. } => 200,
             Self::OverHttps { .. } => 308,
             Self::Malformed(_) => 400,
             Self::NoRoute => 404,
@@ -74,6 +80,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Method => "method",
+            Self::Challenge { .. } => "acme_challenge",
             Self::OverHttps { .. } => "over_https",
             Self::Expectation => "expectation",
             Self::NoRoute => "no_route",
@@ -95,14 +102,19 @@ impl Refusal {
     /// Whether the connection may carry another request. What could not be read to its end cannot be followed by one.
     pub fn keeps_connection(&self) -> bool {
         use Refusal::*;
-        matches!(self, OverHttps { .. } | NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_))
+        matches!(
+            self,
+            Challenge { .. } | OverHttps { .. } | NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_)
+        )
     }
 
     /// The answer, in JSON unless the client asked for text.
     pub fn reply(&self, request: &dyn Fields, request_id: &str) -> Reply {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let reason = self.reason();
-        let (content_type, body) = if wants_text(request) {
+        let (content_type, body) = if let Self::Challenge { key_authorization } = self {
+            ("text/plain", key_authorization.to_string())
+        } else if wants_text(request) {
             ("text/plain; charset=utf-8", format!("{} {self} ({reason}, request {request_id})\n", status.as_str()))
         } else {
             let body = serde_json::json!({
@@ -136,6 +148,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Malformed(what) => what,
             Self::Method => "this method is not forwarded",
+            Self::Challenge { .. } => "an ACME directory has asked for this",
             Self::OverHttps { .. } => "this host is asked over https",
             Self::Expectation => "nothing but 100-continue can be expected",
             Self::NoRoute => "no route matches this request",

@@ -41,7 +41,7 @@ impl Serve {
                     let connection = Connection::new(Stream::Plain(stream), Link::new(met, None));
                     return self.shared.refuse(connection, &NOT_TLS, Duration::ZERO).await;
                 }
-                Err(Unsecured::Failed) => return,
+                Err(Unsecured::Proved | Unsecured::Failed) => return,
             },
         };
         let mut connection = Connection::new(stream, Link::new(met, client));
@@ -65,10 +65,9 @@ impl Serve {
     }
 
     async fn handshake(&mut self, tls: &Terminator, stream: TcpStream, met: &Met) -> Result<Secured, Unsecured> {
-        let stats = &met.stats.handshakes;
         let within = self.shared.limits.handshake;
-        let Ok(done) = until_ending(&mut self.ending, within, LAST_HANDSHAKES, tls.accept(stream, stats)).await else {
-            stats.count(HandshakeVersion::None, HandshakeResult::Slow);
+        let Ok(done) = until_ending(&mut self.ending, within, LAST_HANDSHAKES, tls.accept(stream, &met.stats)).await else {
+            met.stats.handshakes.count(HandshakeVersion::None, HandshakeResult::Slow);
             met.stats.limits.count(Limit::Handshake);
             return Err(Unsecured::Failed);
         };

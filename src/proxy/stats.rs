@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::challenge::ChallengeStats;
 use super::http2::{Cause, Cuts};
 use super::introduction::{HeaderStats, Outcome};
 use super::limits::{Limit, LimitStats};
+use crate::model::ChallengeKind;
 use crate::routing::RouteStats;
 
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub struct WorkerStats {
     pub unrouted: RouteStats,
     pub http1: EngineStats,
     pub handshakes: HandshakeStats,
+    /// Of ACME directories.
+    pub challenges: ChallengeStats,
     /// PROXY headers.
     pub headers: HeaderStats,
     pub http2_cuts: Cuts,
@@ -76,6 +80,8 @@ pub enum HandshakeResult {
     Distrusted,
     /// The client's is missing, or nobody vouches for it.
     ClientCertificate,
+    /// An ACME directory saw what it came for.
+    Proved,
     /// Plain HTTP.
     NotTls,
     /// Against the rules of TLS.
@@ -96,6 +102,8 @@ pub struct ProxyStats {
     pub http1_general: u64,
     /// By version and result.
     pub handshakes: Vec<(&'static str, &'static str, u64)>,
+    /// Challenges of ACME directories that were answered, in the order of `ChallengeKind::ALL`.
+    pub challenges: [u64; ChallengeKind::ALL.len()],
     /// PROXY headers, in the order of `Outcome::ALL`.
     pub headers: [u64; Outcome::ALL.len()],
     /// Connections and streams of HTTP/2 that were cut, by cause.
@@ -131,6 +139,11 @@ impl WorkerStats {
 }
 
 impl ProxyStats {
+    /// Answered challenges by kind.
+    pub fn challenges(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ChallengeKind::ALL.into_iter().map(ChallengeKind::as_str).zip(self.challenges)
+    }
+
     /// PROXY headers by what came of them.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Outcome::ALL.into_iter().map(Outcome::as_str).zip(self.headers)
@@ -171,7 +184,7 @@ impl HandshakeVersion {
 }
 
 impl HandshakeResult {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Full,
         Self::Resumed,
         Self::Slow,
@@ -180,6 +193,7 @@ impl HandshakeResult {
         Self::NoCertificate,
         Self::Distrusted,
         Self::ClientCertificate,
+        Self::Proved,
         Self::NotTls,
         Self::Invalid,
     ];
@@ -194,6 +208,7 @@ impl HandshakeResult {
             Self::NoCertificate => "no_certificate",
             Self::Distrusted => "distrusted",
             Self::ClientCertificate => "client_certificate",
+            Self::Proved => "proved",
             Self::NotTls => "not_tls",
             Self::Invalid => "invalid",
         }
@@ -222,6 +237,7 @@ impl ProxyStats {
             sum.unrouted.iter_mut().zip(worker.unrouted.by_class()).for_each(|(a, b)| *a += b);
             add(&mut sum.received_bytes, &worker.received);
             add(&mut sum.sent_bytes, &worker.sent);
+            sum.challenges.iter_mut().zip(worker.challenges.all()).for_each(|(a, b)| *a += b);
             sum.headers.iter_mut().zip(worker.headers.all()).for_each(|(a, b)| *a += b);
             add(&mut sum.http1_own, &worker.http1.own);
             add(&mut sum.http1_general, &worker.http1.general);

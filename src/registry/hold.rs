@@ -1,4 +1,4 @@
-//! One key of ours under one lease, over one connection: what the registrar stands on.
+//! One key of ours under one lease, over one connection: what the registrar and `lock` stand on.
 //!
 //! A `Hold` renews its lease every third of the TTL, watches its key, and says when it is time to look at the key again.
 //! It decides nothing: what to write, and what to do about a foreign writer, is its owner's.
@@ -143,6 +143,10 @@ impl Hold {
         self.lease
     }
 
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Waits for the next thing to know. May be dropped while it waits.
     pub async fn notice(&mut self) -> Notice {
         loop {
@@ -284,7 +288,7 @@ async fn grant(client: &mut Client, ttl: Duration) -> Result<(LeaseId, RenewalSt
     }
 }
 
-async fn within<T>(call: &'static str, answer: impl Future<Output = Result<T, Error>>) -> Result<T, HoldError> {
+pub(super) async fn within<T>(call: &'static str, answer: impl Future<Output = Result<T, Error>>) -> Result<T, HoldError> {
     match timeout(CALL_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(HoldError::Etcd(error)),
@@ -313,12 +317,12 @@ fn held(record: &KeyValue) -> Held {
     Held { value: record.value().to_vec(), lease: LeaseId::of_key(record.lease()), revision: record.mod_revision() }
 }
 
-fn revision(header: Option<&ResponseHeader>) -> i64 {
+pub(super) fn revision(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, ResponseHeader::revision)
 }
 
 /// etcd says it in words only; the code (`NotFound`) is also that of other things.
-fn is_lease_lost(error: &Error) -> bool {
+pub(super) fn is_lease_lost(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("requested lease not found"))
 }
 

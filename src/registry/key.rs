@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{CertificateName, InstanceId, NameError, RouteName, ServiceName};
+use crate::model::{CertificateName, ChallengeToken, InstanceId, NameError, RouteName, ServiceName};
 
 /// What stands before every key of ours: starts with a slash, does not end with one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub enum Key {
     Certificate(CertificateName),
     /// What a proxy says about itself; an id as instances have it.
     Proxy(InstanceId),
+    /// Who we are to an ACME directory, with the key that proves it.
+    AcmeAccount,
+    /// The proxy that orders certificates now.
+    AcmeRenewer,
+    /// What became of the last order for `/certificates/acme:NAME`.
+    AcmeOrder(CertificateName),
+    /// What an ACME directory may ask for now.
+    AcmeChallenge(ChallengeToken),
 }
 
 /// Why a text under the prefix names none of our records.
@@ -91,6 +99,12 @@ impl Key {
             ("routes", Some(name), None, None) => named("route", RouteName::parse(name)).map(Self::Route),
             ("certificates", Some(name), None, None) => named("certificate", CertificateName::parse(name)).map(Self::Certificate),
             ("proxies", Some(id), None, None) => named("proxy", InstanceId::parse(id)).map(Self::Proxy),
+            ("acme", Some("account"), None, None) => Ok(Self::AcmeAccount),
+            ("acme", Some("renewer"), None, None) => Ok(Self::AcmeRenewer),
+            ("acme", Some("orders"), Some(name), None) => named("order", CertificateName::parse(name)).map(Self::AcmeOrder),
+            ("acme", Some("challenges"), Some(token), None) => {
+                named("challenge", ChallengeToken::parse(token)).map(Self::AcmeChallenge)
+            }
             _ => match FORMS.iter().find(|(known, _)| *known == kind) {
                 Some((_, form)) => Err(KeyError::Shape { form }),
                 None => Err(KeyError::Kind),
@@ -110,6 +124,10 @@ impl fmt::Display for Key {
             Self::Route(name) => write!(f, "/routes/{name}"),
             Self::Certificate(name) => write!(f, "/certificates/{name}"),
             Self::Proxy(id) => write!(f, "/proxies/{id}"),
+            Self::AcmeAccount => f.write_str("/acme/account"),
+            Self::AcmeRenewer => f.write_str("/acme/renewer"),
+            Self::AcmeOrder(name) => write!(f, "/acme/orders/{name}"),
+            Self::AcmeChallenge(token) => write!(f, "/acme/challenges/{token}"),
         }
     }
 }
@@ -139,7 +157,7 @@ fn named<T>(part: &'static str, name: Result<T, NameError>) -> Result<T, KeyErro
     name.map_err(|reason| KeyError::Name { part, reason })
 }
 
-const FORMS: [(&str, &str); 7] = [
+const FORMS: [(&str, &str); 8] = [
     ("meta", "/meta"),
     ("instances", "/instances/SERVICE/ID"),
     ("overrides", "/overrides/SERVICE/ID"),
@@ -147,6 +165,7 @@ const FORMS: [(&str, &str); 7] = [
     ("routes", "/routes/NAME"),
     ("certificates", "/certificates/NAME"),
     ("proxies", "/proxies/ID"),
+    ("acme", "/acme/account, /acme/renewer, /acme/orders/NAME or /acme/challenges/TOKEN"),
 ];
 
 #[cfg(test)]
@@ -166,6 +185,9 @@ mod tests {
             name().prop_map(|n| Key::Route(RouteName::parse(&n).unwrap())),
             name().prop_map(|n| Key::Certificate(CertificateName::parse(&n).unwrap())),
             name().prop_map(|n| Key::Proxy(instance_id(&n).unwrap())),
+            prop_oneof![Just(Key::AcmeAccount), Just(Key::AcmeRenewer)],
+            name().prop_map(|n| Key::AcmeOrder(CertificateName::parse(&n).unwrap())),
+            name().prop_map(|n| Key::AcmeChallenge(ChallengeToken::parse(&n).unwrap())),
         ]
     }
 

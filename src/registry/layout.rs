@@ -26,7 +26,7 @@ pub enum Kind {
     Record(Key),
     /// Identity of the registry: looked at, not kept.
     Meta,
-    /// What proxies write about themselves, and kinds that only a newer version knows: passed over.
+    /// What proxies write about themselves or keep for themselves, and kinds that only a newer version knows: passed over.
     Foreign,
     /// A key in the folder of a source that does not fit its pattern. Others keep settings beside their instances: passed
     /// over, and said once.
@@ -66,7 +66,7 @@ impl Layout {
         match self {
             Self::Own(prefix) => match prefix.parse(key) {
                 Ok(Key::Meta) => Kind::Meta,
-                Ok(Key::Proxy(_)) | Err(KeyError::Kind) => Kind::Foreign,
+                Ok(Key::Proxy(_) | Key::AcmeAccount | Key::AcmeRenewer) | Err(KeyError::Kind) => Kind::Foreign,
                 Ok(key) => Kind::Record(key),
                 Err(error) => Kind::Malformed(error),
             },

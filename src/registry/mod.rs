@@ -15,7 +15,7 @@
 //! another; `layout` is all that differs.
 //!
 //! Beside it, for who does not follow the registry but writes in it: `hold` keeps one key under a lease (the registrar), `store`
-//! asks and writes once (the commands).
+//! asks and writes once (the commands), and `lock` is held by one at a time, who then writes only as long as that is so (ACME).
 //!
 //! What holds:
 //! - A list is a difference: what did not change is not mentioned. Nothing is ever cleared to be filled again.
@@ -29,6 +29,7 @@
 mod applied;
 mod audit;
 mod certificate;
+mod challenge;
 mod connect;
 mod departures;
 mod etcd;
@@ -39,6 +40,7 @@ mod keeper;
 mod key;
 mod layout;
 mod lineage;
+mod lock;
 mod merge;
 mod paging;
 mod pulse;
@@ -58,6 +60,7 @@ pub use departures::LeaseId;
 pub use hold::{Held, Hold, HoldError, Notice, Opened, Sight, Written, revoke};
 pub use key::{Key, KeyError, Prefix};
 pub use layout::Layout;
+pub use lock::{Committed, Edit as LockedEdit, Lock, Locked};
 pub use record::Rejected;
 pub use run::run;
 pub use status::{REJECTED_LISTED_MAX, RegistryReport, RegistryStatus, RelistReason, Source};

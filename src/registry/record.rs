@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::certificate;
+use super::challenge;
 use super::key::Key;
 use crate::model::{Change, Departure};
 use crate::wire::{self, ParseResult, Problem};
@@ -49,7 +50,14 @@ pub fn read(key: Key, value: &[u8]) -> Result<Readable, String> {
             let parsed = certificate::read(&name, value);
             readable(parsed, |certificate| Change::Certificate { name, certificate: Some(Arc::new(certificate)) })
         }
-        Key::Meta | Key::Proxy(_) => Err("this key declares nothing".to_owned()),
+        Key::AcmeChallenge(token) => {
+            let parsed = challenge::read(&token, value);
+            readable(parsed, |challenge| Change::Challenge { token, challenge: Some(Arc::new(challenge)) })
+        }
+        Key::AcmeOrder(name) => {
+            readable(wire::parse_acme_order(value), |order| Change::AcmeOrder { name, order: Some(Arc::new(order)) })
+        }
+        Key::Meta | Key::Proxy(_) | Key::AcmeAccount | Key::AcmeRenewer => Err("this key declares nothing".to_owned()),
     }
 }
 
@@ -71,7 +79,9 @@ pub fn removal(key: Key, departure: Departure) -> Option<Change> {
         Key::Policy(service) => Some(Change::Policy { service, policy: None }),
         Key::Route(name) => Some(Change::Route { name, route: None }),
         Key::Certificate(name) => Some(Change::Certificate { name, certificate: None }),
-        Key::Meta | Key::Proxy(_) => None,
+        Key::AcmeChallenge(token) => Some(Change::Challenge { token, challenge: None }),
+        Key::AcmeOrder(name) => Some(Change::AcmeOrder { name, order: None }),
+        Key::Meta | Key::Proxy(_) | Key::AcmeAccount | Key::AcmeRenewer => None,
     }
 }
 
@@ -115,7 +125,8 @@ fn in_words(problems: &[Problem]) -> String {
 fn size_max(key: &Key) -> usize {
     match key {
         Key::Instance { .. } | Key::Override { .. } | Key::Meta | Key::Proxy(_) => 8 * 1024,
-        Key::Policy(_) | Key::Route(_) => 64 * 1024,
+        Key::AcmeAccount | Key::AcmeRenewer | Key::AcmeChallenge(_) => 8 * 1024,
+        Key::Policy(_) | Key::Route(_) | Key::AcmeOrder(_) => 64 * 1024,
         Key::Certificate(_) => 256 * 1024,
     }
 }

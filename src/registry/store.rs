@@ -14,7 +14,7 @@ use super::explain::{explain, is_denied};
 use super::layout::{Kind, Layout};
 use super::{ConnectError, Key, KeyError, Prefix, connect};
 use crate::config::EtcdConfig;
-use crate::model::{Certificate, InstanceSpec, Override, RouteSpec, ServicePolicy};
+use crate::model::{AcmeOrder, Certificate, ChallengeSpec, InstanceSpec, Override, RouteSpec, ServicePolicy};
 use crate::wire::{self, ParseResult, Parsed, Presence, Problem};
 
 pub struct Store {
@@ -52,6 +52,10 @@ pub enum Record {
     Route(Box<RouteSpec>),
     Certificate(Box<Certificate>),
     Proxy(Presence),
+    AcmeOrder(Box<AcmeOrder>),
+    AcmeChallenge(ChallengeSpec),
+    /// What proxies keep for themselves.
+    Acme,
 }
 
 #[derive(Debug)]
@@ -175,6 +179,9 @@ impl Record {
             Key::Route(name) => of(wire::parse_route(name, value), |route| Self::Route(Box::new(route))),
             Key::Certificate(name) => of(certificate::read(name, value), |certificate| Self::Certificate(Box::new(certificate))),
             Key::Proxy(_) => of(wire::parse_presence(value), Self::Proxy),
+            Key::AcmeOrder(_) => of(wire::parse_acme_order(value), |order| Self::AcmeOrder(Box::new(order))),
+            Key::AcmeChallenge(token) => of(wire::parse_challenge(token, value), Self::AcmeChallenge),
+            Key::AcmeAccount | Key::AcmeRenewer => Ok(Parsed { value: Self::Acme, warnings: Vec::new() }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The whole registry room against a real etcd, with everything that can happen to it.
 
+mod lock;
 mod world;
 
 use std::collections::BTreeMap;

@@ -106,6 +106,16 @@ families! {
         "When a certificate for clients expires, since 1970.";
     CERTIFICATE_FILES_REJECTED = Gauge "pointsman_certificate_files_rejected" []
         "Certificate files whose present content cannot be used.";
+    ACME_RENEWER = Gauge "pointsman_acme_renewer" []
+        "1 while this proxy is the one that orders certificates.";
+    ACME_ORDERS = Counter "pointsman_acme_orders_total" ["result"]
+        "Orders that this proxy placed with the ACME directory by how they ended.";
+    ACME_FAILURES = Gauge "pointsman_acme_failures" ["name"]
+        "Orders for a certificate that have failed in a row, whoever placed them.";
+    ACME_NEXT_ORDER = Gauge "pointsman_acme_next_order_timestamp_seconds" ["name"]
+        "When a certificate is ordered next, since 1970.";
+    ACME_CHALLENGES = Counter "pointsman_acme_challenges_total" ["kind"]
+        "Challenges that this proxy answered, whoever placed the order.";
     ADMIN_UNAUTHORIZED = Counter "pointsman_admin_unauthorized_total" ["reason"]
         "Requests to the admin endpoint that were refused for want of a token.";
     REGISTRY_CONNECTED = Gauge "pointsman_registry_connected" []

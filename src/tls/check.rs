@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
+use super::provider;
 use super::x509::{Facts, fingerprint};
 use crate::model::{Certificate, CertificateSource};
 
@@ -112,11 +112,6 @@ fn key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, Flaw> {
     provider().key_provider.load_private_key(der).map_err(|_| {
         flaw(Part::Key, "is of no kind that can be used: RSA from 2048 bits on, ECDSA on P-256 or P-384, or Ed25519")
     })
-}
-
-/// Who signs and verifies for us.
-fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 fn read<'a>(n: usize, der: &'a CertificateDer<'static>) -> Result<Facts<'a>, Flaw> {

@@ -1,11 +1,17 @@
 //! `/certificates/NAME`: two PEM texts. Whether they are good certificates is decided where they are used.
 
+use serde_json::{Value as Json, json};
+
 use crate::model::{CertificateName, CertificateSpec};
 
 use super::ParseResult;
 use super::fields::Read;
 use super::node::{Node, Value};
-use super::record::read_json;
+use super::record::{VERSION, read_json};
+
+pub fn certificate_json(spec: &CertificateSpec) -> Json {
+    json!({ "v": VERSION, "chain": spec.chain, "key": spec.key })
+}
 
 pub fn parse_certificate(name: &CertificateName, value: &[u8]) -> ParseResult<CertificateSpec> {
     read_json(value, BYTES_MAX, |fields| {

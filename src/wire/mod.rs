@@ -10,6 +10,7 @@
 //! Unknown fields are warnings in a record (an old proxy must survive a new writer) and errors in the file (a typing
 //! mistake must not be silently ignored). There is no serde derive here: what is absent has its default in `model` alone.
 
+mod acme;
 mod certificate;
 #[cfg(test)]
 pub(crate) mod documented;
@@ -30,7 +31,9 @@ mod time;
 
 use std::fmt;
 
-pub use certificate::parse_certificate;
+pub(crate) use acme::domain;
+pub use acme::{acme_order_json, challenge_json, parse_acme_order, parse_challenge};
+pub use certificate::{certificate_json, parse_certificate};
 pub use foreign::parse_foreign_instance;
 pub(crate) use instance::read_instance;
 pub use instance::{instance_json, override_json, parse_instance, parse_override};
@@ -40,6 +43,7 @@ pub use policy_json::policy_json;
 pub use presence::{Presence, parse_presence, presence_json};
 pub(crate) use route::read_route;
 pub use route::{parse_route, route_json};
+pub(crate) use scalar::show_duration;
 pub(crate) use suggest::closest;
 
 /// One thing that is wrong, or odd, in a record or a file.

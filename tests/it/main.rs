@@ -4,6 +4,8 @@ mod world;
 
 /// Who may see what the proxy says about itself.
 mod access;
+/// Certificates ordered from an ACME directory.
+mod acme;
 /// What the proxy says about itself.
 mod admin;
 /// How requests are shared among instances.

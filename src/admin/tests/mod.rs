@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Access, ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
+use super::{Access, AcmeReading, ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
     Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome,
@@ -57,8 +57,10 @@ impl World {
             access: Access::open(),
             registry: Box::new(move || reading.lock().unwrap().clone()),
             terminating: vec![(1, "0.0.0.0:8443".parse().unwrap())],
+            acme: Box::new(|| Some(AcmeReading { is_renewer: true, orders: [("issued", 2), ("failed", 1)] })),
             certificate_files: Box::new(|| vec![("b.pem".to_owned(), "b.pem holds no certificate".to_owned())]),
             proxy: Box::new(|| ProxyReading {
+                challenges: vec![("http-01", 3)],
                 handshakes: vec![("1.3", "full", 7)],
                 proxy_headers: vec![("proxied", 2)],
                 connections: vec![("0.0.0.0:8080".parse().unwrap(), 3)],

@@ -90,9 +90,9 @@ pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) ->
 pub fn in_plain_sight(own: &[Entry], registry: &RegistryKind) -> Option<Finding> {
     let RegistryKind::Etcd(etcd) = registry else { return None };
     let plain = etcd.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"))?;
-    let mut certificates = own.iter().filter(|entry| matches!(entry.key, Ok(Key::Certificate(_))));
-    let first = certificates.next()?;
-    let others = match certificates.count() {
+    let mut holders = own.iter().filter(|entry| matches!(entry.key, Ok(Key::Certificate(_) | Key::AcmeAccount)));
+    let first = holders.next()?;
+    let others = match holders.count() {
         0 => String::new(),
         n => format!(", like {n} more"),
     };

@@ -11,6 +11,7 @@ use crate::config::ClientLimits;
 use crate::model::ServicePolicy;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::Forwarding;
+use crate::proxy::challenge;
 use crate::proxy::downstream::Link;
 use crate::proxy::explain::explain;
 use crate::proxy::forward::{self, FieldsMut, Origin};
@@ -71,8 +72,11 @@ impl Request {
         };
         let head = RequestHead::check(raw, limits).map_err(|refusal| (refusal, None))?;
         let framing = head.framing;
-        link.listening.admit(&head).map_err(|refusal| (refusal, Some(framing)))?;
-        let forwarding = route(&live.load(), &head, &self.arrival).map_err(|refusal| (refusal, Some(framing)))?;
+        let snapshot = live.load();
+        let forwarding = challenge::answer(&snapshot.acme, &head, &link.stats.challenges)
+            .and_then(|()| link.listening.admit(&head))
+            .and_then(|()| route(&snapshot, &head, &self.arrival))
+            .map_err(|refusal| (refusal, Some(framing)))?;
         let policy = forwarding.policy().cloned().unwrap_or_default();
         let mut origin = Origin::of(&head).into_owned();
         if origin.authority.is_empty() {

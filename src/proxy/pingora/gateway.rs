@@ -25,6 +25,7 @@ use crate::catalog::Live;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::challenge;
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
@@ -345,9 +346,11 @@ impl Gateway {
             scheme: link.scheme(),
         };
         let head = RequestHead::check(raw, &self.shared.limits)?;
+        let snapshot = self.live().load();
+        challenge::answer(&snapshot.acme, &head, &link.stats.challenges)?;
         link.listening.admit(&head)?;
         let way = Way {
-            forwarding: route(&self.live().load(), &head, arrival)?,
+            forwarding: route(&snapshot, &head, arrival)?,
             origin: Origin::of(&head).into_owned(),
             target: head.rewritten.then(|| head.origin_form()),
             is_grpc: head.fields.get("content-type").is_some_and(|t| t.starts_with(b"application/grpc")),

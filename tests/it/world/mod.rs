@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod forwarder;
 pub mod frames;
 pub mod load;
+pub mod pebble;
 pub mod ports;
 pub mod program;
 pub mod prometheus;
