@@ -11,7 +11,7 @@
 //! | 1 | `proxy_protocol` | the header that says who a proxy's client is |
 //! | 1 | `seal` | what a client may carry, and nobody else make |
 //! | 1 | `fetch` | one small HTTP question to somebody near |
-//! | 1 | `system` | sockets that were passed, privileges, the service manager |
+//! | 1 | `system` | sockets that are passed to us and on, privileges, the service manager |
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |

@@ -230,6 +230,10 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     text.sample(&[], proxy.drains_active);
     text.family(&families::DRAIN_FORCED_CLOSES);
     text.sample(&[], proxy.drain_forced_closes);
+    text.family(&families::UPGRADES);
+    for (result, n) in &proxy.upgrades {
+        text.sample(&[result], *n);
+    }
 }
 
 fn registry(sources: &Sources, snapshot: &Snapshot, reading: &RegistryReading, text: &mut Exposition) {

@@ -137,4 +137,6 @@ pub struct ProxyReading {
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,
+    /// Upgrades of the program by result.
+    pub upgrades: Vec<(&'static str, u64)>,
 }

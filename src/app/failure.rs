@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::EMBEDDED;
 use crate::system::passed::PassedError;
@@ -23,6 +24,12 @@ pub enum StartError {
         problems: String,
     },
     Notify(io::Error),
+    /// The process that hands over could not be heard, or told.
+    Handover(io::Error),
+    /// It goes on after all.
+    TooLate,
+    /// The registry is not known, or not every instance probed.
+    NotReady(Duration),
     Listen(&'static str, SocketAddr, io::Error),
     Embedded(embedded::OpenError),
     AccessLog(String, io::Error),
@@ -40,6 +47,13 @@ impl fmt::Display for StartError {
             Self::Unreadable { user, problems } => {
                 write!(f, "user {user} (process.user) could not read the configuration again on SIGHUP:\n{problems}")
             }
+            Self::Handover(error) => write!(f, "the process that was to hand its sockets over cannot be understood: {error}"),
+            Self::TooLate => f.write_str("the process that was to hand its sockets over goes on after all"),
+            Self::NotReady(limit) => write!(
+                f,
+                "not ready after {} (process.upgrade_timeout): the registry has not been heard of, or not every instance was probed",
+                humantime::format_duration(*limit)
+            ),
             Self::Notify(error) => write!(f, "NOTIFY_SOCKET: the service manager cannot be told anything: {error}"),
             Self::Listen(what @ EMBEDDED, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,

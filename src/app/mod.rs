@@ -8,17 +8,23 @@
 //! 4. The workers accept once routing is known, at the latest after `STARTUP_WAIT`: until then connections wait in the
 //!    kernel's queue instead of being refused.
 //! 5. A signal ends it in this order: readiness, grace, listeners, requests, presence, registry.
+//! 6. Or another process takes over (`upgrade`, `predecessor`): that one has come as far as step 4 before the first gives up
+//!    its sockets, and goes on from there; the first ends as in step 5 once its clients have gone.
 
 mod drains;
 mod events;
 mod failure;
 mod file;
 mod follow;
+mod inside;
+mod leaving;
 mod opening;
+mod predecessor;
 mod presence;
 mod reading;
 mod signals;
 mod supervised;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,23 +32,27 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::catalog::{self, Catalog, History, Live};
-use crate::config::{AccessLogConfig, AddressGuard, Config, EmbeddedConfig, EtcdConfig, ProcessConfig, RegistryKind};
+use crate::config::{AccessLogConfig, AddressGuard, Config, EtcdConfig, ProcessConfig};
 use crate::proxy::access_log::{AccessLog, Writer};
 use crate::registry::Prefix;
 use crate::system::notify::ServiceManager;
 use crate::system::passed;
 use crate::system::privileges::{self, Account};
-use crate::{acme, admin, certs, embedded, prober, proxy, resolver};
+use crate::{acme, admin, certs, prober, proxy, resolver};
 use drains::Drains;
 use events::InForce;
 pub use failure::StartError;
 use follow::Following;
-use opening::Opened;
+use inside::Inside;
+use leaving::{Stop, Work, hand_over, leave, told_to_stop};
+use opening::{Opened, Passed};
+pub use predecessor::Predecessor;
 use signals::{Ask, Signals};
+pub use upgrade::Program;
+use upgrade::{Kept, Upgrades, Upgrading};
 
 /// Where a started process can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,20 +66,34 @@ pub struct Bound {
 /// Reads the configuration again; `Err` says what is wrong with it, a line each.
 pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 
-/// Runs the proxy until a signal ends it. `on_ready` is called once, on this thread, when requests are served.
-pub fn run(config: Config, reload: Reload, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
+/// How this process came to be, and could come to be again.
+pub struct Start {
+    pub reload: Reload,
+    /// What is started in an upgrade; `None`: this process is not replaced by another.
+    pub program: Option<Program>,
+    /// Who serves until this process does.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Runs the proxy until a signal ends it, or another process has taken over. `on_ready` is called once, on this thread, when
+/// requests are served.
+pub fn run(config: Config, start: Start, on_ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
     // Two libraries bring a provider each; whoever comes first would decide.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let manager = ServiceManager::of_environment().map_err(StartError::Notify)?;
-    let opened = opening::open(&config, passed::take().map_err(StartError::PassedSocket)?)?;
-    give_up_privileges(&config.process, &reload)?;
+    let passed = match &start.predecessor {
+        Some(predecessor) => Passed::ByPredecessor(predecessor.sockets()?),
+        None => Passed::ByServiceManager(passed::take().map_err(StartError::PassedSocket)?),
+    };
+    let opened = opening::open(&config, passed)?;
+    give_up_privileges(&config.process, &start.reload)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let ended = control.block_on(serve(config, opened, manager, reload, on_ready));
+    let ended = control.block_on(serve(config, opened, manager, start, on_ready));
     // What still runs has had its time: a look-up in DNS, a connection to the admin endpoint.
     control.shutdown_timeout(LEFTOVERS);
     ended
@@ -95,9 +119,11 @@ async fn serve(
     config: Config,
     opened: Opened,
     manager: ServiceManager,
-    reload: Reload,
+    start: Start,
     on_ready: impl FnOnce(&Bound),
 ) -> Result<(), StartError> {
+    let Start { reload, program, predecessor } = start;
+    let kept = Kept::of(&opened, &config).map_err(StartError::Runtime)?;
     let Opened { proxy: sockets, admin: admin_listener, registry: registry_listener } = opened;
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
     let access = admin::Access::new(&config.admin).map_err(StartError::Access)?;
@@ -105,7 +131,7 @@ async fn serve(
     let (access_log, log_writer) = access_log(config.log.access.as_ref())?;
     // The control work ends last: the proxy's last requests still need it.
     let (stop, stops) = Stop::new();
-    let (etcd, embedded) = registry_of(&config, registry_listener, stops.registry.clone())?;
+    let (etcd, inside) = inside::registry_of(&config, registry_listener)?;
     let bound = Bound {
         listeners: sockets.addresses().to_vec(),
         admin: admin_listener.local_addr().map_err(StartError::Runtime)?,
@@ -117,9 +143,9 @@ async fn serve(
     let mut guard = AddressGuard::new(config.registry.allow_addresses.clone());
     guard.own(&etcd, bound.admin, bound.listeners.iter().copied());
     let guard = Arc::new(guard);
-    let kind = if embedded.is_some() { "embedded" } else { "etcd" };
+    let kind = if inside.is_some() { "embedded" } else { "etcd" };
     let following = Arc::new(Following::new(&config.registry, kind, guard.clone()));
-    let drains = Arc::new(Mutex::new(Drains::default()));
+    let (drains, upgrades) = (Arc::new(Mutex::new(Drains::default())), Arc::new(Upgrades::default()));
     let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
     let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
     let acme_status = Arc::new(acme::Status::default());
@@ -133,6 +159,7 @@ async fn serve(
         access,
         listeners: &bound.listeners,
         drains: &drains,
+        upgrades: &upgrades,
         leaving: &stops.readiness,
         terminating: &terminating(&config, &bound),
         rejected_files: cert_files.rejected(),
@@ -147,7 +174,7 @@ async fn serve(
     let after_swap = events::AfterSwap {
         live: live.clone(),
         proxy: proxy.clone(),
-        prober,
+        prober: prober.clone(),
         drains: drains.clone(),
         timings: sources.timings.clone(),
         names: send_names,
@@ -168,31 +195,64 @@ async fn serve(
     tokio::spawn(resolver::run(names, send_resolutions, stops.control.clone()));
     let (send_listeners, listeners) = watch::channel(config.listeners.clone());
     tokio::spawn(certs::run(cert_files, listeners, send_events.clone(), stops.control.clone()));
-    let reflectors = following.start(&etcd, &send_events, &stops.control);
-    tokio::spawn(admin::serve(admin_listener, sources, stops.control.clone()));
-    info!(address = %bound.admin, "Admin endpoint listens");
-
-    manager.status("Waiting for the registry: routing is not known");
-    if tokio::time::timeout(STARTUP_WAIT, known(in_force.clone())).await.is_err() {
-        warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
+    let open = |inside: Option<Inside>| inside.map(|inside| inside.open(stops.registry.clone())).transpose();
+    let answer = |listener, sources| {
+        tokio::spawn(admin::serve(listener, sources, stops.outside.clone()));
+        info!(address = %bound.admin, "Admin endpoint listens");
+    };
+    let (reflectors, mut embedded);
+    match &predecessor {
+        None => {
+            embedded = open(inside)?;
+            reflectors = following.start(&etcd, &send_events, &stops.control);
+            answer(admin_listener, sources);
+            manager.status("Waiting for the registry: routing is not known");
+            if tokio::time::timeout(STARTUP_WAIT, known(in_force.clone())).await.is_err() {
+                warn!(waited = ?STARTUP_WAIT, "The registry has not answered yet; serving what the file declares");
+            }
+        }
+        Some(predecessor) => {
+            reflectors = following.start(&etcd, &send_events, &stops.control);
+            let limit = config.process.upgrade_timeout;
+            let ready = tokio::time::timeout(limit, async { tokio::join!(known(in_force.clone()), prober.first_round()) });
+            ready.await.map_err(|_| StartError::NotReady(limit))?;
+            predecessor.take_over().await?;
+            upgrades.count_taken_over();
+            info!("Took over: the sockets of the process before this one are served from here");
+            embedded = open(inside)?;
+            answer(admin_listener, sources);
+        }
     }
     let serving = proxy.serve(sockets, stops.proxy).map_err(StartError::Runtime)?;
     let (readiness, leaving) = (in_force.clone(), stops.readiness.clone());
-    supervised::follow(manager.clone(), proxy.clone(), live.clone(), readiness.clone(), leaving, stops.control.clone());
-    // The access log ends with the last who may write to it.
-    drop(proxy);
+    supervised::follow(manager.clone(), proxy.clone(), live.clone(), readiness.clone(), leaving, stops.outside.clone());
+    let announce = |id, stop: &watch::Receiver<bool>| {
+        presence::announce(&config, &bound, id, started_at, in_force.clone(), drains.clone(), stop.clone())
+    };
+    let mut presence = announce(presence::id_of(&bound), &stops.outside);
     let orders = config.acme.clone().map(|wanted| {
         let registry = (etcd, Prefix::new(&config.registry.prefix));
-        acme::start(wanted, registry, presence::id_of(&bound), acme_status, stops.control.clone())
+        acme::start(wanted, registry, presence::id_of(&bound), acme_status, stops.outside.clone())
     });
-    let presence = presence::announce(&config, &bound, started_at, in_force, drains, stops.control);
     for address in &bound.listeners {
         info!(%address, "Proxy listens");
     }
     on_ready(&bound);
 
+    let mut upgrading = Upgrading::new(program, upgrades, config.process.upgrade_timeout);
     let ask = loop {
-        match signals.next().await {
+        let ask = tokio::select! {
+            ask = signals.next() => ask,
+            successor = upgrading.settled() => {
+                match hand_over(successor, &stop, &mut embedded, &manager).await {
+                    Ok(()) => break None,
+                    Err(why) => upgrading.refused(&why),
+                }
+                continue;
+            }
+        };
+        match ask {
+            Ask::Upgrade => upgrading.begin(&kept),
             Ask::Reload => {
                 // Who has not been ready yet cannot become it by reading a file.
                 let was_ready = readiness.borrow().registry_known;
@@ -219,84 +279,35 @@ async fn serve(
                     supervised::reloaded(&manager, taken_over);
                 }
             }
-            ask => break ask,
+            Ask::Stop | Ask::StopNow => break Some(ask),
         }
     };
-    manager.say(&["STOPPING=1", "STATUS=Stopping: running requests finish"]);
-    let grace = if ask == Ask::Stop { config.proxy.shutdown.grace } else { Duration::ZERO };
+    drop(upgrading);
+    // Or it would be connected to after the workers have closed theirs.
+    drop(kept);
+    if ask.is_some() {
+        manager.say(&["STOPPING=1", "STATUS=Stopping: running requests finish"]);
+    } else {
+        proxy.part();
+        let before = std::mem::replace(&mut presence, announce(presence::id_while_parting(&bound), &stops.control));
+        info!(pid = std::process::id(), "Handed over; what is open here goes on, and nothing new is accepted");
+        let most = config.proxy.limits.keep_alive;
+        tokio::select! {
+            () = proxy.deserted() => {}
+            () = tokio::time::sleep(most) => info!(waited = ?most, "Some clients had nothing more to ask; draining"),
+            () = told_to_stop(&mut signals) => {}
+        }
+        leaving::ends("presence", before).await;
+    }
+    // The access log ends with the last who may write to it.
+    drop(proxy);
+    let grace = if ask == Some(Ask::Stop) { config.proxy.shutdown.grace } else { Duration::ZERO };
     let work = Work { serving, orders, presence, reflectors, embedded, log_writer, access_log };
     tokio::select! {
         () = leave(stop, grace, work) => info!("Stopped; every request that ran has ended or had its time"),
-        () = again(&mut signals) => warn!("Told twice, so it stops at once"),
+        () = told_to_stop(&mut signals) => warn!("Told twice, so it stops at once"),
     }
     Ok(())
-}
-
-/// The stages of the end, in their order.
-struct Stop {
-    readiness: watch::Sender<bool>,
-    proxy: watch::Sender<bool>,
-    control: watch::Sender<bool>,
-    registry: watch::Sender<bool>,
-}
-
-struct Stops {
-    readiness: watch::Receiver<bool>,
-    proxy: watch::Receiver<bool>,
-    control: watch::Receiver<bool>,
-    registry: watch::Receiver<bool>,
-}
-
-impl Stop {
-    fn new() -> (Self, Stops) {
-        let [(readiness, a), (proxy, b), (control, c), (registry, d)] = std::array::from_fn(|_| watch::channel(false));
-        (Self { readiness, proxy, control, registry }, Stops { readiness: a, proxy: b, control: c, registry: d })
-    }
-}
-
-/// What has to be waited for at the end.
-struct Work {
-    serving: proxy::Serving,
-    orders: Option<JoinHandle<()>>,
-    presence: JoinHandle<()>,
-    reflectors: JoinHandle<()>,
-    embedded: Option<JoinHandle<()>>,
-    access_log: Option<AccessLog>,
-    log_writer: Option<Writer>,
-}
-
-/// Readiness fails, listeners close, requests finish, and only then the rest goes.
-async fn leave(stop: Stop, grace: Duration, work: Work) {
-    stop.readiness.send_replace(true);
-    info!(?grace, "Stopping: readiness fails now, listeners close after the grace, running requests finish");
-    tokio::time::sleep(grace).await;
-    stop.proxy.send_replace(true);
-    work.serving.finished().await;
-    drop(work.access_log);
-    stop.control.send_replace(true);
-    if let Some(orders) = work.orders {
-        ends("ACME", orders).await;
-    }
-    ends("presence", work.presence).await;
-    ends("registry watch", work.reflectors).await;
-    stop.registry.send_replace(true);
-    if let Some(embedded) = work.embedded {
-        ends("embedded registry", embedded).await;
-    }
-    if let Some(writer) = work.log_writer {
-        ends("access log", tokio::task::spawn_blocking(|| writer.join())).await;
-    }
-}
-
-async fn ends(part: &str, task: JoinHandle<()>) {
-    if tokio::time::timeout(PART_ENDS_MAX, task).await.is_err() {
-        warn!(part, "Did not end in time");
-    }
-}
-
-/// Ready once another signal asks for the end.
-async fn again(signals: &mut Signals) {
-    while signals.next().await == Ask::Reload {}
 }
 
 /// Ready once the catalog has applied something that the registry and each source said.
@@ -320,36 +331,10 @@ fn terminating(config: &Config, bound: &Bound) -> Vec<(usize, SocketAddr)> {
     all.filter(|(_, (listener, _))| listener.tls.is_some()).map(|(n, (_, address))| (n, *address)).collect()
 }
 
-/// How to reach the registry, and the embedded one's task.
-fn registry_of(
-    config: &Config,
-    listener: Option<std::net::TcpListener>,
-    shutdown: watch::Receiver<bool>,
-) -> Result<(EtcdConfig, Option<JoinHandle<()>>), StartError> {
-    let (data, listener) = match (&config.registry.kind, listener) {
-        (RegistryKind::Etcd(etcd), _) => return Ok((etcd.clone(), None)),
-        (RegistryKind::Embedded(EmbeddedConfig { data, .. }), Some(listener)) => (data, listener),
-        (RegistryKind::Embedded(_), None) => unreachable!("its socket is opened with the others"),
-    };
-    let listener = TcpListener::from_std(listener).map_err(StartError::Runtime)?;
-    let address = listener.local_addr().map_err(StartError::Runtime)?;
-    let options = embedded::Options { data: data.clone(), ..embedded::Options::default() };
-    let registry = embedded::Registry::open(options).map_err(StartError::Embedded)?;
-    info!(%address, "Embedded registry listens: for one machine; a cluster uses etcd");
-    let task = tokio::spawn(async move {
-        if let Err(error) = registry.serve(listener, shutdown).await {
-            warn!(%error, "The embedded registry ended");
-        }
-    });
-    let endpoints = vec![format!("http://{address}")];
-    Ok((EtcdConfig::plain(endpoints), Some(task)))
-}
-
 const EMBEDDED: &str = "embedded registry";
 /// Control work is small; two threads, so that a long list cannot hold up an admin's question.
 const CONTROL_THREADS: usize = 2;
 /// Events waiting for the catalog. When full we stop reading etcd, which keeps them for us.
 const EVENTS_WAITING_MAX: usize = 64;
 const STARTUP_WAIT: Duration = Duration::from_secs(3);
-const PART_ENDS_MAX: Duration = Duration::from_secs(5);
 const LEFTOVERS: Duration = Duration::from_millis(200);

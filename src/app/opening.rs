@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use tracing::info;
+
 use super::StartError;
 use crate::config::{Config, EmbeddedConfig, RegistryKind};
 use crate::proxy;
@@ -15,8 +17,15 @@ pub struct Opened {
     pub registry: Option<TcpListener>,
 }
 
+/// Where the sockets come from that are there already.
+pub enum Passed {
+    ByServiceManager(Vec<PassedSocket>),
+    /// By the process that serves until now; the configuration may have changed since.
+    ByPredecessor(Vec<PassedSocket>),
+}
+
 /// Binds what was not passed. Whoever may not stay privileged calls this before.
-pub fn open(config: &Config, passed: Vec<PassedSocket>) -> Result<Opened, StartError> {
+pub fn open(config: &Config, passed: Passed) -> Result<Opened, StartError> {
     let listeners = config.listeners.iter().enumerate().map(|(n, listener)| Wanted {
         path: format!("listener[{n}]"),
         name: listener.socket.as_deref(),
@@ -25,16 +34,28 @@ pub fn open(config: &Config, passed: Vec<PassedSocket>) -> Result<Opened, StartE
     });
     let admin =
         Wanted { path: "admin".to_owned(), name: config.admin.socket.as_deref(), address: config.admin.address, shared: false };
-    let mut given = share_out(&listeners.chain([admin]).collect::<Vec<_>>(), passed).map_err(StartError::Passed)?;
+    let embedded = match &config.registry.kind {
+        RegistryKind::Embedded(EmbeddedConfig { listen, .. }) => Some(*listen),
+        RegistryKind::Etcd(_) => None,
+    };
+    let registry = embedded.map(|address| Wanted { path: "registry.listen".to_owned(), name: None, address, shared: false });
+    let all: Vec<_> = listeners.chain([admin]).chain(registry).collect();
+    let mut given = match passed {
+        Passed::ByServiceManager(passed) => share_out(&all, passed, leave_none)?,
+        Passed::ByPredecessor(passed) => share_out(&all, passed, close)?,
+    };
+    let registry = match embedded {
+        Some(address) => Some(match given.pop().and_then(|mut sockets| sockets.pop()) {
+            Some(passed) => passed,
+            None => listen(super::EMBEDDED, address)?,
+        }),
+        None => None,
+    };
     let admin = match given.pop().and_then(|mut sockets| sockets.pop()) {
         Some(passed) => passed,
         None => listen("admin endpoint", config.admin.address)?,
     };
     let proxy = proxy::open(&config.listeners, given, config.proxy.workers).map_err(StartError::Bind)?;
-    let registry = match &config.registry.kind {
-        RegistryKind::Embedded(EmbeddedConfig { listen: address, .. }) => Some(listen(super::EMBEDDED, *address)?),
-        RegistryKind::Etcd(_) => None,
-    };
     Ok(Opened { proxy, admin, registry })
 }
 
@@ -64,7 +85,11 @@ impl Wanted<'_> {
 }
 
 /// For each the sockets that are its; every problem otherwise, a line each.
-fn share_out(wanted: &[Wanted<'_>], mut passed: Vec<PassedSocket>) -> Result<Vec<Vec<TcpListener>>, String> {
+fn share_out(
+    wanted: &[Wanted<'_>],
+    mut passed: Vec<PassedSocket>,
+    leave: fn(Vec<PassedSocket>) -> Vec<String>,
+) -> Result<Vec<Vec<TcpListener>>, StartError> {
     let there = match &passed[..] {
         [] => "none was; is this started by its .socket unit?".to_owned(),
         some => format!("these were: {}", some.iter().map(shown).collect::<Vec<_>>().join(", ")),
@@ -91,15 +116,29 @@ fn share_out(wanted: &[Wanted<'_>], mut passed: Vec<PassedSocket>) -> Result<Vec
         }
         given.push(fitting.into_iter().map(|socket| socket.socket).collect());
     }
-    for left in &passed {
-        problems.push(format!(
+    problems.extend(leave(passed));
+    if problems.is_empty() { Ok(given) } else { Err(StartError::Passed(problems.join("\n"))) }
+}
+
+/// Whoever passes what nobody wants has made a mistake.
+fn leave_none(left: Vec<PassedSocket>) -> Vec<String> {
+    let problem = |left: &PassedSocket| {
+        format!(
             "the socket {} was passed, but nobody takes it: a [[listener]] with socket = {:?} would, or one with this address; \
              or take it out of the .socket unit",
             shown(left),
             left.name
-        ));
+        )
+    };
+    left.iter().map(problem).collect()
+}
+
+/// Whoever listened there before does not any more.
+fn close(left: Vec<PassedSocket>) -> Vec<String> {
+    for left in &left {
+        info!(address = %left.address, "No listener of the configuration is there any more; closed");
     }
-    if problems.is_empty() { Ok(given) } else { Err(problems.join("\n")) }
+    Vec::new()
 }
 
 fn shown(socket: &PassedSocket) -> String {
@@ -126,7 +165,7 @@ mod tests {
         let (at_http, at_other) = (http.address, other.address);
         let asking =
             [wanted("listener[0]", None, Some(at_other)), wanted("listener[1]", Some("http"), None), wanted("admin", None, None)];
-        let given = share_out(&asking, vec![http, other]).unwrap();
+        let given = share_out(&asking, vec![http, other], leave_none).unwrap();
         let addresses: Vec<Vec<SocketAddr>> = given.iter().map(|g| g.iter().map(|s| s.local_addr().unwrap()).collect()).collect();
         assert_eq!(addresses, [vec![at_other], vec![at_http], vec![]]);
     }
@@ -136,19 +175,30 @@ mod tests {
         let (a, b) = (passed("web"), passed("web"));
         let (at_a, at_b) = (a.address, b.address);
         let both = [wanted("listener[0]", Some("web"), Some(at_b)), wanted("listener[1]", Some("web"), Some(at_a))];
-        let given = share_out(&both, vec![a, b]).unwrap();
+        let given = share_out(&both, vec![a, b], leave_none).unwrap();
         assert_eq!([given[0][0].local_addr().unwrap(), given[1][0].local_addr().unwrap()], [at_b, at_a]);
-        let error = share_out(&[wanted("listener[0]", Some("web"), None)], vec![passed("web"), passed("web")]).unwrap_err();
+        let error = share_out(&[wanted("listener[0]", Some("web"), None)], vec![passed("web"), passed("web")], leave_none)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("listener[0].socket: which is meant? \"web\" at "), "{error}");
     }
 
     #[test]
     fn what_is_missing_and_what_is_left_are_both_named() {
-        let error = share_out(&[wanted("listener[0]", Some("https"), None)], vec![passed("http")]).unwrap_err();
+        let error =
+            share_out(&[wanted("listener[0]", Some("https"), None)], vec![passed("http")], leave_none).unwrap_err().to_string();
         let [missing, left] = error.lines().collect::<Vec<_>>()[..] else { panic!("{error}") };
         assert!(missing.starts_with("listener[0].socket: no socket of the name \"https\" was passed; these were: \"http\" at"));
         assert!(left.starts_with("the socket \"http\" at ") && left.contains("socket = \"http\""), "{left}");
-        let error = share_out(&[wanted("admin", Some("admin"), None)], vec![]).unwrap_err();
+        let error = share_out(&[wanted("admin", Some("admin"), None)], vec![], leave_none).unwrap_err().to_string();
         assert!(error.contains("admin.socket") && error.contains(".socket unit?"), "{error}");
+    }
+
+    #[test]
+    fn what_a_predecessor_has_too_much_is_closed() {
+        let gone = passed("");
+        let address = gone.address;
+        let given = share_out(&[wanted("listener[0]", None, Some(passed("").address))], vec![gone], close).unwrap();
+        assert!(given[0].is_empty() && std::net::TcpStream::connect(address).is_err());
     }
 }

@@ -21,6 +21,7 @@ use crate::wire::Presence;
 pub fn announce(
     config: &Config,
     bound: &Bound,
+    id: InstanceId,
     started_at: SystemTime,
     in_force: watch::Receiver<InForce>,
     drains: Arc<Mutex<Drains>>,
@@ -37,7 +38,7 @@ pub fn announce(
     };
     let (say, said) = watch::channel(first);
     let prefix = Prefix::new(&config.registry.prefix);
-    let announced = registrar::announce(bound.registry.clone(), prefix, id_of(bound), said);
+    let announced = registrar::announce(bound.registry.clone(), prefix, id, said);
     tokio::spawn(async move {
         tokio::join!(announced, follow(say, in_force, drains, shutdown));
     })
@@ -77,6 +78,12 @@ pub fn id_of(bound: &Bound) -> InstanceId {
     let port = bound.listeners.first().map_or(0, |address| address.port());
     let named = InstanceId::parse(&format!("{host}-{port}"));
     named.or_else(|_| InstanceId::parse(&format!("proxy-{port}"))).unwrap_or_else(|_| unreachable!("digits make a name"))
+}
+
+/// Of a process that has handed over and drains: its successor has the other id.
+pub fn id_while_parting(bound: &Bound) -> InstanceId {
+    let named = InstanceId::parse(&format!("{}.{}", id_of(bound), std::process::id()));
+    named.unwrap_or_else(|_| id_of(bound))
 }
 
 /// How often draining instances are looked at.

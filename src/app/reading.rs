@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::drains::Drains;
 use super::follow::Following;
+use super::upgrade::Upgrades;
 use crate::acme;
 use crate::admin::{Access, AcmeReading, ProxyReading, Sources};
 use crate::catalog::{History, Live};
@@ -25,6 +26,7 @@ pub struct Parts<'a> {
     pub access: Access,
     pub listeners: &'a [SocketAddr],
     pub drains: &'a Arc<Mutex<Drains>>,
+    pub upgrades: &'a Arc<Upgrades>,
     pub leaving: &'a watch::Receiver<bool>,
     pub terminating: &'a [(usize, SocketAddr)],
     pub rejected_files: Arc<RejectedFiles>,
@@ -36,6 +38,7 @@ pub struct Parts<'a> {
 pub fn sources(parts: Parts<'_>) -> Sources {
     let (following, rejected_files) = (parts.following.clone(), parts.rejected_files.clone());
     let (proxy, listeners, drains) = (parts.proxy.clone(), parts.listeners.to_vec(), parts.drains.clone());
+    let upgrades = parts.upgrades.clone();
     Sources {
         live: parts.live.clone(),
         history: parts.history.clone(),
@@ -43,7 +46,7 @@ pub fn sources(parts: Parts<'_>) -> Sources {
         probe_lateness: parts.prober.lateness(),
         access: parts.access,
         registry: Box::new(move || following.reading()),
-        proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains)),
+        proxy: Box::new(move || proxy_reading(&proxy, &listeners, &drains, &upgrades)),
         terminating: parts.terminating.to_vec(),
         certificate_files: Box::new(move || rejected_files.list().into_iter().map(|r| (r.file, r.reason)).collect()),
         acme: Box::new(move || {
@@ -57,7 +60,7 @@ pub fn sources(parts: Parts<'_>) -> Sources {
     }
 }
 
-fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>) -> ProxyReading {
+fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>, upgrades: &Upgrades) -> ProxyReading {
     let stats = proxy.stats();
     ProxyReading {
         proxy_headers: stats.headers().collect(),
@@ -72,6 +75,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         http2_cuts: stats.http2_cuts.to_vec(),
         limits: stats.limits.to_vec(),
         drain_forced_closes: stats.drain_forced_closes,
+        upgrades: upgrades.counts().to_vec(),
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),
     }
 }

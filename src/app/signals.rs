@@ -13,12 +13,15 @@ pub enum Ask {
     StopNow,
     /// SIGHUP: read the file again, open logs again.
     Reload,
+    /// SIGQUIT: let a new process of the program take over.
+    Upgrade,
 }
 
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    quit: Signal,
 }
 
 impl Signals {
@@ -27,6 +30,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
@@ -35,6 +39,7 @@ impl Signals {
             _ = self.terminate.recv() => Ask::Stop,
             _ = self.interrupt.recv() => Ask::StopNow,
             _ = self.hang_up.recv() => Ask::Reload,
+            _ = self.quit.recv() => Ask::Upgrade,
         }
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::failure::Failure;
 use super::global::{Global, block_on};
-use crate::app::{self, Bound};
+use crate::app::{self, Bound, Start};
 use crate::config::{
     AdminConfig, Config, EmbeddedConfig, EtcdConfig, Listener, LogConfig, ProxyConfig, RegistryConfig, RegistryKind,
     ShutdownConfig,
@@ -45,7 +45,8 @@ impl DemoArgs {
         init_tracing(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
         let unchanged = config.clone();
         let mut cast = Cast::default();
-        let ended = app::run(config, Box::new(move || Ok(unchanged.clone())), |bound| cast.enter(bound.clone()));
+        let start = Start { reload: Box::new(move || Ok(unchanged.clone())), program: None, predecessor: None };
+        let ended = app::run(config, start, |bound| cast.enter(bound.clone()));
         cast.leave();
         ended.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::Start(Box::new(error)))
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::global::{Global, config_of};
-use crate::app;
+use crate::app::{self, Predecessor, Program, Start};
 use crate::config::load;
 use crate::telemetry::init_tracing;
 
@@ -32,12 +32,22 @@ pub struct RunArgs {
 
 impl RunArgs {
     pub fn execute(self, global: &Global) -> Result<ExitCode, Failure> {
+        let predecessor = Predecessor::of_environment().map_err(Failure::Runtime)?;
+        let ended = self.run(global, predecessor.clone());
+        if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
+            predecessor.refuse(&failure.to_string());
+        }
+        ended
+    }
+
+    fn run(self, global: &Global, predecessor: Option<Predecessor>) -> Result<ExitCode, Failure> {
         let mut layers = global.layers(&self.listen);
         (layers.flags.user, layers.flags.group) = (self.user, self.group);
         let config = config_of(&layers)?;
         init_tracing(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
-        let reload = move || load(&layers).map(|(config, _)| config).map_err(|problems| problems.to_string());
-        app::run(config, Box::new(reload), |_| ()).map_err(|error| Failure::Start(Box::new(error)))?;
+        let reload = Box::new(move || load(&layers).map(|(config, _)| config).map_err(|problems| problems.to_string()));
+        let program = Some(Program::of_this_process().map_err(Failure::Runtime)?);
+        app::run(config, Start { reload, program, predecessor }, |_| ()).map_err(|error| Failure::Start(Box::new(error)))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -170,6 +170,6 @@ fn listeners_of<'a>(addresses: impl Iterator<Item = &'a str>, name: &str) -> Nod
 /// Sections whose keys have variables; the longer names first, because `POINTSMAN_PROXY_LIMITS_FIELDS` begins with both.
 const SECTIONS: [&str; 8] = ["proxy.limits", "proxy.shutdown", "log.access", "registry", "admin", "process", "proxy", "log"];
 /// Variables that commands read for themselves.
-const OTHERS: [&str; 5] = ["CONFIG", "ADDRESS", "SERVICE", "INSTANCE", "TTL"];
+const OTHERS: [&str; 6] = ["CONFIG", "ADDRESS", "SERVICE", "INSTANCE", "TTL", "UPGRADE"];
 /// What Kubernetes sets in every pod beside a Service of the name `pointsman`.
 const OTHERS_BEGIN: [&str; 2] = ["SERVICE_", "PORT"];

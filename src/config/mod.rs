@@ -259,7 +259,7 @@ impl Default for ShutdownConfig {
 }
 
 /// Whom the operating system takes the process for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessConfig {
     /// Who to be once the sockets are there; name or number. `None`: whoever started it.
     pub user: Option<String>,
@@ -267,6 +267,14 @@ pub struct ProcessConfig {
     pub group: Option<String>,
     /// Lets the kernel write core files, and debuggers of the same user look.
     pub core_dumps: bool,
+    /// How long the next process may take to be ready, in an upgrade.
+    pub upgrade_timeout: Duration,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self { user: None, group: None, core_dumps: false, upgrade_timeout: Duration::from_secs(60) }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,10 +104,12 @@ pub(super) fn log(fields: &mut Fields<'_>, layers: &Layers) -> LogConfig {
 }
 
 pub(super) fn process(fields: &mut Fields<'_>) -> ProcessConfig {
+    let default = ProcessConfig::default();
     let process = ProcessConfig {
         user: fields.optional("user", word),
         group: fields.optional("group", word),
-        core_dumps: fields.or("core_dumps", false, boolean),
+        core_dumps: fields.or("core_dumps", default.core_dumps, boolean),
+        upgrade_timeout: fields.or("upgrade_timeout", default.upgrade_timeout, duration_above_zero),
     };
     if process.group.is_some() && process.user.is_none() {
         fields.wrong("group", "is whose group? Say process.user too");

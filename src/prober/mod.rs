@@ -39,6 +39,7 @@ use crate::pool::Histogram;
 pub struct Prober {
     changes: Arc<Changes>,
     lateness: Arc<Histogram>,
+    first_round: watch::Receiver<bool>,
 }
 
 /// Services that changed and have not been looked at. At most all there are, so it needs no other bound.
@@ -51,9 +52,10 @@ struct Changes {
 impl Prober {
     /// Probes what `live` holds, from the first `changed` until `shutdown`, on a thread of its own.
     pub fn start(live: Arc<Live>, shutdown: watch::Receiver<bool>) -> io::Result<Self> {
-        let prober = Self { changes: Arc::default(), lateness: Arc::default() };
+        let (first_round_over, first_round) = watch::channel(false);
+        let prober = Self { changes: Arc::default(), lateness: Arc::default(), first_round };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = run::Run::new(live, prober.changes.clone(), prober.lateness.clone());
+        let run = run::Run::new(live, prober.changes.clone(), prober.lateness.clone(), first_round_over);
         std::thread::Builder::new().name("prober".to_owned()).spawn(move || runtime.block_on(run.until(shutdown)))?;
         Ok(prober)
     }
@@ -62,6 +64,12 @@ impl Prober {
     pub fn changed(&self, services: &BTreeSet<ServiceName>) {
         self.changes.lock().extend(services.iter().cloned());
         self.changes.rung.notify_one();
+    }
+
+    /// Returns when the registry is known and every instance that was there then has been probed once.
+    pub async fn first_round(&self) {
+        // An error means that the prober has ended, and so has the process.
+        let _ = self.first_round.clone().wait_for(|over| *over).await;
     }
 
     /// How long after they were due probes began.

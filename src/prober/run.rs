@@ -21,7 +21,7 @@ pub struct Run {
     changes: Arc<Changes>,
     lateness: Arc<Histogram>,
     /// The registry is known, and every instance that was there then has been probed.
-    first_round_is_over: bool,
+    first_round_over: watch::Sender<bool>,
     subjects: Subjects,
     schedule: Schedule,
     probes: JoinSet<(Reading, Duration)>,
@@ -39,12 +39,12 @@ struct Running {
 }
 
 impl Run {
-    pub fn new(live: Arc<Live>, changes: Arc<Changes>, lateness: Arc<Histogram>) -> Self {
+    pub fn new(live: Arc<Live>, changes: Arc<Changes>, lateness: Arc<Histogram>, first_round_over: watch::Sender<bool>) -> Self {
         Self {
             live,
             changes,
             lateness,
-            first_round_is_over: false,
+            first_round_over,
             subjects: Subjects::default(),
             schedule: Schedule::default(),
             probes: JoinSet::new(),
@@ -185,10 +185,13 @@ impl Run {
     }
 
     fn note_first_round(&mut self) {
-        if !self.first_round_is_over && self.n_unprobed == 0 && self.live.load().registry_known && self.changes.lock().is_empty()
+        if !*self.first_round_over.borrow()
+            && self.n_unprobed == 0
+            && self.live.load().registry_known
+            && self.changes.lock().is_empty()
         {
             info!(probed = self.subjects.len(), "Every instance has been probed once");
-            self.first_round_is_over = true;
+            self.first_round_over.send_replace(true);
         }
     }
 }

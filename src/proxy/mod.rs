@@ -56,6 +56,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Version};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 use tracing::debug;
 
 pub use access_log::AccessLog;
@@ -80,6 +81,7 @@ use crate::config::{ClientLimits, Listener, ProxyConfig};
 #[derive(Clone)]
 pub struct Proxy {
     workers: Vec<Worker>,
+    parting: Arc<watch::Sender<bool>>,
 }
 
 /// What every worker reads.
@@ -89,6 +91,8 @@ struct Shared {
     trusted: Trusted,
     addresses: Arc<Addresses>,
     access_log: Option<AccessLog>,
+    /// Turns true when another process has the sockets: each answer is the last of its connection.
+    parting: watch::Receiver<bool>,
 }
 
 impl Proxy {
@@ -99,7 +103,8 @@ impl Proxy {
         let listening: Arc<[_]> =
             listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();
         let addresses = Addresses::new(limits.connections_per_address);
-        let shared = Arc::new(Shared { live, limits, trusted, addresses, access_log });
+        let (parting, parts) = watch::channel(false);
+        let shared = Arc::new(Shared { live, limits, trusted, addresses, access_log, parting: parts });
         let worker = |_| Worker {
             shared: shared.clone(),
             upstreams: Arc::new(Upstreams::default()),
@@ -108,7 +113,7 @@ impl Proxy {
             room: room.clone(),
             drain: config.shutdown.drain,
         };
-        Self { workers: (0..config.workers.max(1)).map(worker).collect() }
+        Self { workers: (0..config.workers.max(1)).map(worker).collect(), parting: Arc::new(parting) }
     }
 
     /// Starts the workers. When `ending` turns true they stop accepting, close what is idle, finish what runs, and end.
@@ -117,6 +122,22 @@ impl Proxy {
         let sockets = sockets.into_workers(self.workers.len())?;
         let workers = self.workers.iter().zip(sockets).enumerate().map(start);
         Ok(Serving { workers: workers.collect::<io::Result<_>>()? })
+    }
+
+    /// Another process accepts from now on. Nothing is accepted here any more, and each connection is told with its next answer
+    /// that it was the last; none is closed for it.
+    pub fn part(&self) {
+        self.parting.send_replace(true);
+    }
+
+    /// Returns when no connection of a client is left.
+    pub async fn deserted(&self) {
+        let mut looks = 0;
+        // One look is not enough: a worker may be about to count what it has just accepted.
+        while looks < DESERTED_LOOKS {
+            sleep(DESERTED_EVERY).await;
+            looks = if self.stats().connections.iter().any(|n| *n > 0) { 0 } else { looks + 1 };
+        }
     }
 
     /// Instances that take no new requests from now on: their idle connections close at once, running requests finish.
@@ -153,6 +174,10 @@ impl Serving {
 }
 
 impl Shared {
+    fn is_parting(&self) -> bool {
+        *self.parting.borrow()
+    }
+
     /// Counts a client's connection for as long as it is held. A trusted proxy speaks for many, and is not counted.
     fn count_client(&self, peer: SocketAddr, stats: &WorkerStats) -> Result<Option<Counted>, TooMany> {
         if self.trusted.holds(peer.ip()) {
@@ -184,3 +209,7 @@ impl Shared {
         }
     }
 }
+
+/// Whoever waits for the last client waits for seconds.
+const DESERTED_EVERY: Duration = Duration::from_millis(100);
+const DESERTED_LOOKS: u32 = 3;

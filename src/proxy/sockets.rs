@@ -67,6 +67,11 @@ impl Sockets {
         &self.addresses
     }
 
+    /// All there are for each listener, in the order of the configuration.
+    pub fn listeners(&self) -> &[Vec<TcpListener>] {
+        &self.listeners
+    }
+
     pub(super) fn into_workers(self, n: usize) -> io::Result<Vec<OfWorker>> {
         let mut workers: Vec<OfWorker> = (0..n).map(|_| Vec::new()).collect();
         for (listener, sockets) in self.listeners.into_iter().enumerate() {

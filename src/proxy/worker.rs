@@ -88,10 +88,13 @@ impl Worker {
         };
         let listening = self.listening.get(listener).cloned().unwrap_or_default();
         let mut closing_at = None;
+        let mut parting = self.shared.parting.clone();
         loop {
             let accepted = match closing_at {
                 None => tokio::select! {
                     accepted = socket.accept() => accepted,
+                    // What waits in the queue is for the process that has the same socket.
+                    () = has_begun(&mut parting) => return,
                     () = has_begun(&mut ending) => {
                         // What waits in the queue by now is ours: the kernel has answered these clients for us.
                         closing_at = Some(Instant::now() + LAST_WORDS);

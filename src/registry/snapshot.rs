@@ -48,9 +48,9 @@ impl Snapshot {
             "records": self.records.len(),
             "checksum": format!("{:016x}", checksum(&body)),
         });
-        // Files of sources differ from our own only behind its name.
+        // Files of sources differ from our own only behind its name; during an upgrade two processes write the same.
         let mut beside = path.as_os_str().to_owned();
-        beside.push(".tmp");
+        beside.push(format!(".{}.tmp", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         writeln!(file, "{head}")?;
         file.write_all(&body)?;

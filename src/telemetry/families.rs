@@ -100,6 +100,8 @@ families! {
         "Instances that drain, are in maintenance or have left while requests at them still run.";
     DRAIN_FORCED_CLOSES = Counter "pointsman_drain_forced_closes_total" []
         "Connections to instances that were cut because the time of a drain was over.";
+    UPGRADES = Counter "pointsman_upgrades_total" ["result"]
+        "Upgrades of the program: this process took over from another, or another was refused to take over from it";
     TLS_HANDSHAKES = Counter "pointsman_tls_handshakes_total" ["version", "result"]
         "TLS handshakes of clients by how they ended.";
     CERTIFICATE_EXPIRY = Gauge "pointsman_certificate_expiry_timestamp_seconds" ["name"]

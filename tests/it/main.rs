@@ -76,6 +76,8 @@ mod sticky;
 mod supervised;
 /// TLS at the listeners, asked by clients that others wrote.
 mod tls;
+/// A new process takes over, and nobody notices.
+mod upgrade;
 
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;

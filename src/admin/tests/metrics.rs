@@ -69,6 +69,7 @@ async fn the_numbers_are_those_that_were_counted() {
         ("pointsman_http1_requests_total{engine=\"own\"}", "41"),
         ("pointsman_http1_requests_total{engine=\"general\"}", "3"),
         ("pointsman_drain_forced_closes_total", "2"),
+        ("pointsman_upgrades_total{result=\"refused\"}", "3"),
         (r#"pointsman_tls_handshakes_total{version="1.3",result="full"}"#, "7"),
         ("pointsman_certificate_files_rejected", "1"),
         (r#"pointsman_limits_total{limit="head_timeout"}"#, "5"),

@@ -73,6 +73,7 @@ impl World {
                 http2_cuts: vec![("resets", 4)],
                 drain_forced_closes: 2,
                 limits: vec![("head_timeout", 5), ("connections", 6)],
+                upgrades: vec![("taken_over", 1), ("refused", 3)],
             }),
             leaving: leaving.subscribe(),
             plain_path: |path| if path.contains("..") { Err("dots".to_owned()) } else { Ok(path.to_owned()) },

@@ -141,11 +141,11 @@ async fn attempt(engine: &mut Engine, client: &mut Client<'_>, mut wire: Wire, r
     let up = Up::new(request, upload, connection).map_err(Stop::Refused)?;
     let is_shared = request.way.as_ref().is_some_and(|way| way.policy.proxy_protocol.is_none());
     let Engine { shared, alarm, ending, .. } = engine;
-    let limits = &shared.limits;
+    let (limits, endings) = (&shared.limits, [&*ending, &shared.parting]);
     upload.fits(limits).map_err(Stop::Refused)?;
     let (wire_used, down) = (&mut wire, Down::new());
     let transfer =
-        Transfer { connection, alarm, request, upload, wire: wire_used, limits, ending, up, down, is_new: true, n_interim: 0 };
+        Transfer { connection, alarm, request, upload, wire: wire_used, limits, endings, up, down, is_new: true, n_interim: 0 };
     if transfer.run().await? && is_shared {
         wire.put_back(Instant::now());
     }

@@ -175,7 +175,7 @@ impl Engine {
     }
 
     fn is_ending(&self) -> bool {
-        *self.ending.borrow()
+        *self.ending.borrow() || self.shared.is_parting()
     }
 
     /// Its instance may have left while the request ran; then what was put back has to close.

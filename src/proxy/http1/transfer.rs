@@ -34,7 +34,8 @@ pub struct Transfer<'t> {
     pub upload: &'t mut Upload,
     pub wire: &'t mut Wire,
     pub limits: &'t ClientLimits,
-    pub ending: &'t watch::Receiver<bool>,
+    /// Of these, one being true makes an answer the last of its connection.
+    pub endings: [&'t watch::Receiver<bool>; 2],
     pub up: Up,
     pub down: Down,
     /// Nothing has been waited for.
@@ -216,7 +217,7 @@ impl Transfer<'_> {
         if let Some(cookie) = way.forwarding.set_cookie() {
             read.set_cookie(cookie.as_bytes());
         }
-        self.request.closes |= *self.ending.borrow();
+        self.request.closes |= self.endings.iter().any(|ending| *ending.borrow());
         read.stay_secure(self.connection.link().listening.hsts.as_deref());
         read.write(self.request.closes, &self.request.explained(None), &mut front);
         self.down.begin(front, head, length);

@@ -62,11 +62,12 @@ impl Pingora {
     }
 
     /// Tells the client that nothing new is taken once nothing has run for long, and returns when it had the time to leave;
-    /// it never returns once the process is about to end, because then the drain says when.
+    /// it never returns once the process is about to end, or has handed over, because then the drain says when.
     async fn unused(&self, link: &SessionLink, end: &watch::Sender<bool>) {
-        let mut ending = self.ending.clone();
+        let (mut ending, mut parting) = (self.ending.clone(), self.shared.parting.clone());
         let is_process_ending = tokio::select! {
             () = has_begun(&mut ending) => true,
+            () = has_begun(&mut parting) => true,
             () = link.idle_for(self.shared.limits.keep_alive) => false,
         };
         end.send_replace(true);

@@ -211,7 +211,7 @@ impl ProxyHttp for Gateway {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&header::TRANSFER_ENCODING);
         }
-        if *self.ending.borrow() {
+        if *self.ending.borrow() || self.shared.is_parting() {
             session.set_keepalive(None);
         }
         answer::stick(response, ctx);

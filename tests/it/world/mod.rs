@@ -148,7 +148,7 @@ impl World {
             (None, Some(address)) => Registry::Embedded { address },
             (None, None) => panic!("this world has no registry"),
         };
-        self.proxy = setup::start_proxy(&self.config_file(), self.listen, self.admin, &registry);
+        self.proxy = setup::start_proxy(&self.config_file(), self.listen, self.admin, &registry, &[]);
         if let Registry::Etcd { etcd, .. } = registry {
             self.etcd = Some(etcd);
         }

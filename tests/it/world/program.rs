@@ -130,7 +130,8 @@ impl Drop for Program {
         if std::thread::panicking() {
             eprintln!("--- what {} logged last\n{}\n---", self.name, self.log_tail());
         }
-        if self.exited().is_none() {
+        // One that has handed over has ended, and its successor is in the same group.
+        if self.exited().is_none() || self.n_processes() > 0 {
             // Paused programs die too, and so does what they have started.
             let _ = signal::killpg(self.pid(), Signal::SIGKILL);
         }

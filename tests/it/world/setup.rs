@@ -12,6 +12,8 @@ use super::{Registry, World};
 pub struct Setup {
     config: String,
     embedded: bool,
+    in_memory: bool,
+    variables: Vec<(String, String)>,
     etcd: Option<Etcd>,
     endpoints: Vec<String>,
     unready: bool,
@@ -28,6 +30,17 @@ impl Setup {
     /// The registry inside the process, kept in the world's folder.
     pub fn embedded(self) -> Self {
         Self { embedded: true, ..self }
+    }
+
+    /// And forgotten with the process.
+    pub fn in_memory(self) -> Self {
+        Self { in_memory: true, ..self }
+    }
+
+    /// Of the proxy's environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// A registry that was there before.
@@ -57,7 +70,8 @@ impl Setup {
         let mut config = self.config;
         let registry = if self.embedded {
             let address = free_address();
-            let section = format!("[registry]\nlisten = \"{address}\"\ndata = \"registry\"\n");
+            let data = if self.in_memory { "" } else { "registry" };
+            let section = format!("[registry]\nlisten = \"{address}\"\ndata = \"{data}\"\n");
             config = format!("{section}{config}");
             Registry::Embedded { address }
         } else {
@@ -71,7 +85,7 @@ impl Setup {
         let file = dir.path().join("pointsman.toml");
         config = config.replace("LISTEN", &listen.to_string());
         fs::write(&file, config).expect("the configuration file");
-        let program = start_proxy(&file, listen, admin, &registry);
+        let program = start_proxy(&file, listen, admin, &registry, &self.variables);
         let world = World::around(dir, program, listen, admin, registry);
         if self.unready {
             world.eventually("the proxy lives", || world.admin_status("/livez") == Some(200));
@@ -98,9 +112,11 @@ pub(super) fn start_proxy(
     listen: std::net::SocketAddr,
     admin: std::net::SocketAddr,
     registry: &Registry,
+    variables: &[(String, String)],
 ) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     command.arg("run").arg("--config").arg(file).args(["--admin", &admin.to_string()]);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     if !fs::read_to_string(file).is_ok_and(|config| config.contains("[[listener]]")) {
         command.args(["--listen", &listen.to_string()]);
     }
