@@ -1,4 +1,7 @@
 //! One line a request, written by a thread of its own: a slow disk costs lines, never requests.
+//!
+//! The thread is woken by the first line after a silence, and then gathers for a moment before it looks again: under load
+//! that is one system call a batch, and none for whoever hands in a line.
 
 mod line;
 
@@ -46,7 +49,7 @@ impl AccessLog {
             dropped: AtomicU64::new(0),
             reopen: AtomicBool::new(false),
         });
-        let output = Output { path: config.file.clone(), file: file.map(BufWriter::new), shared: shared.clone() };
+        let output = Output { path: config.file.clone(), file: file.map(gathering), shared: shared.clone() };
         let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || output.run(&waiting))?;
         Ok((Self { lines, shared }, Writer(writer)))
     }
@@ -91,18 +94,17 @@ impl Output {
     fn run(mut self, waiting: &Receiver<String>) {
         let mut failing = false;
         loop {
-            let line = match waiting.recv_timeout(FLUSH_AFTER) {
+            let first = match waiting.recv_timeout(LOOK_AFTER) {
                 Ok(line) => Some(line),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            if first.is_some() {
+                std::thread::sleep(GATHER);
+            }
             self.reopen_if_asked();
-            let written = match line {
-                Some(line) => {
-                    std::iter::once(line).chain(waiting.try_iter()).take(LINES_WAITING_MAX).try_for_each(|l| self.put(&l))
-                }
-                None => Ok(()),
-            };
+            let batch = first.into_iter().chain(waiting.try_iter()).take(LINES_WAITING_MAX);
+            let written = batch.into_iter().try_for_each(|line| self.put(&line));
             let result = written.and_then(|()| self.flush());
             if let (Err(error), false) = (&result, failing) {
                 warn!(%error, "Access log cannot be written");
@@ -119,7 +121,7 @@ impl Output {
         }
         if let Some(path) = &self.path {
             match append_to(path) {
-                Ok(file) => self.file = Some(BufWriter::new(file)),
+                Ok(file) => self.file = Some(gathering(file)),
                 Err(error) => warn!(path = %path.display(), %error, "Access log cannot be reopened; the old file goes on"),
             }
         }
@@ -140,6 +142,10 @@ impl Output {
     }
 }
 
+fn gathering(file: File) -> BufWriter<File> {
+    BufWriter::with_capacity(BATCH_SIZE, file)
+}
+
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
@@ -147,4 +153,38 @@ fn append_to(path: &Path) -> io::Result<File> {
 /// About a second of full load. When the writer is further behind, lines are dropped and counted.
 const LINES_WAITING_MAX: usize = 16 * 1024;
 /// How late a reopening may be noticed when no line comes.
-const FLUSH_AFTER: Duration = Duration::from_millis(500);
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// How late a line may be written: long enough for many, short enough for whoever follows the log, and for the lines of a
+/// process that ends.
+const GATHER: Duration = Duration::from_millis(20);
+/// Written in one system call.
+const BATCH_SIZE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::arrival::Arrival;
+    use crate::proxy::record::RequestRecord;
+    use http::{HeaderMap, Version};
+
+    #[test]
+    fn no_line_of_many_is_lost_when_the_last_hand_lets_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let config = AccessLogConfig { file: Some(path.clone()), ..AccessLogConfig::default() };
+        let (log, writer) = AccessLog::open(&config).unwrap();
+        let peer = ([192, 0, 2, 1], 4711).into();
+        let arrival = Arrival::of(peer, &HeaderMap::new(), &Default::default(), &mut fastrand::Rng::new());
+        let record = RequestRecord::of_no_request(&arrival, (Version::HTTP_11, 408), "slow_head", Duration::ZERO);
+        // More than one batch, and less than may wait.
+        for _ in 0..3 {
+            (0..1000).for_each(|_| log.write(&record));
+            std::thread::sleep(GATHER / 2);
+        }
+        assert_eq!(log.dropped(), 0);
+        drop(log);
+        writer.join();
+        let written = std::fs::read_to_string(path).unwrap();
+        assert!(written.ends_with('\n') && written.lines().count() == 3000, "{} lines", written.lines().count());
+    }
+}
