@@ -305,6 +305,12 @@ impl Forwarding {
         }
     }
 
+    /// Ends the attempt, and the request's part in what its service may do at once, though the request itself may go on.
+    pub fn leave(&mut self) {
+        self.finish_attempt(false);
+        self.place = None;
+    }
+
     /// Whether the rules allow it and there is another instance; the budget is asked last.
     fn may_retry(&self, attempt: &Attempt, failure: Failure, progress: Progress<'_>, now: Instant) -> bool {
         let Some(service) = self.service.as_deref() else { return false };

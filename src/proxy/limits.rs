@@ -1,6 +1,7 @@
 //! The limits of what clients may do: each is counted where it acts, by the name it is configured with.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What a client was too slow, too large or too many for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,8 @@ impl LimitStats {
 
 /// The reason of an answer that broke off because its client took nothing of it for too long.
 pub const SLOW_READ: &str = "slow_read";
+/// For the rest of a request body that nobody wants, so that the next request is found behind it.
+pub const UNREAD_BODY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

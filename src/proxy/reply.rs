@@ -189,6 +189,8 @@ fn wants_text(request: &dyn Fields) -> bool {
         == Some(true)
 }
 
+/// The reason of a request whose client left before it had an answer, or the whole of it.
+pub const CLIENT_GONE: &str = "client_gone";
 pub const BAD_CHUNK: Refusal = Refusal::Malformed("the request body is not valid chunked coding");
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! much as the status says, the access log knows which it was, and a counter has its name.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -227,7 +228,7 @@ fn clients_of_http_2_meet_those_that_it_has() {
 #[test]
 fn the_rest_of_a_body_that_nobody_wants_is_not_waited_for_long() {
     let raw = Raw::start(|mut line, _| {
-        line.until("\r\n\r\n");
+        line.head();
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     });
     let world = World::setup().embedded().start();
@@ -235,7 +236,27 @@ fn the_rest_of_a_body_that_nobody_wants_is_not_waited_for_long() {
     world.put("/instances/app/raw", &raw.address.to_string());
     world.put("/routes/app", r#"{"service":"app"}"#);
     world.eventually("it serves", || world.get("/").status == 200);
-    let answer = world.say_to_the_end("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nno more");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
-    world.settles("it is counted", 1.0, || acted(&world, "unread_body"));
+    let begun = Instant::now();
+    // Both at once: it takes five seconds.
+    let upload = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nno more";
+    let mut own = world.say(upload);
+    world.settles("our own engine has it", 1, || raw.heard_of("POST"));
+    world.put("/instances/app/h2c", &format!(r#"{{"address":"{}","protocol":"h2c","weight":0}}"#, free_address()));
+    let general = || world.metric("pointsman_http1_requests_total", &[("engine", "general")]) > Some(0.0);
+    world.eventually("the other engine serves", || world.get("/").status == 200 && general());
+    let mut general = world.say(upload);
+    let mut multiplexed = world.frames();
+    multiplexed.say([post(1, "/"), frame(DATA, 0, 1, b"no more")].concat());
+    let answer = multiplexed.until(Frame::ends_stream);
+    assert!(answer.last().is_some_and(|f| f.stream == 1), "{answer:?}");
+    let running = || world.metric("pointsman_upstream_in_flight", &[("service", "app")]);
+    world.settles("no place is taken any more", Some(0.0), running);
+    for stream in [&mut own, &mut general] {
+        let mut answer = String::new();
+        std::io::Read::read_to_string(stream, &mut answer).expect("an answer and the end");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "not for as long as a body may pause");
+    world.settles("both are counted", 2.0, || acted(&world, "unread_body"));
+    assert!(multiplexed.is_heard(), "the other streams go on");
 }

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::thread;
 
 use crate::world::ports::free_address;
-use crate::world::{Ask, World};
+use crate::world::raw::{Deaf, Raw};
+use crate::world::{Answer, Ask, World};
 
 /// The drill that other proxies fail with 50 % and 60 % errors at default settings.
 #[test]
@@ -72,4 +73,57 @@ fn answer_once(mut stream: std::net::TcpStream) {
     }
     // An error means that the proxy has gone away.
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-instance: closing\r\n\r\nok");
+}
+
+/// Whichever engine serves, and over HTTP/2 as well: too slow is 504, gone or broken is 502.
+#[test]
+fn what_an_instance_does_wrong_decides_the_status() {
+    let world = World::new();
+    let deaf = Deaf::start();
+    let silent = Raw::start(|mut line, _| while line.request().is_some() {});
+    let broken = Raw::start(|mut line, _| {
+        line.request();
+    });
+    let half = Raw::start(|mut line, _| {
+        line.request();
+        line.say("HTTP/1.1 200 OK\r\nContent-Le");
+    });
+    let policy = r#""probe":{"kind":"none"},"retry":{"attempts":0},"ejection":{"enabled":false},"panic":0"#;
+    world.put("/services/app", &format!(r#"{{{policy},"timeouts":{{"connect":"500ms","response_head":"500ms"}}}}"#));
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    for general in [false, true] {
+        if general {
+            world.put("/instances/app/h2c", &format!(r#"{{"address":"{}","protocol":"h2c","weight":0}}"#, free_address()));
+        }
+        for (address, status, error) in [
+            (deaf.address, 504, "connect_timeout"),
+            (silent.address, 504, "upstream_timeout"),
+            (free_address(), 502, "connect_failed"),
+            (broken.address, 502, "upstream_reset"),
+            (half.address, 502, "upstream_reset"),
+        ] {
+            world.put("/instances/app/one", &address.to_string());
+            let asked = |answer: Answer| (answer.status, answer.json()["error"].as_str().unwrap_or_default().to_owned());
+            world.settles(error, (status, error.to_owned()), || asked(world.get("/")));
+            assert_eq!(asked(world.get_h2("/")), (status, error.to_owned()), "over HTTP/2");
+        }
+    }
+}
+
+/// HTTP/1.0 knows no chunks: its body ends with the connection.
+#[test]
+fn old_clients_get_an_answer_in_chunks_as_it_is() {
+    let raw =
+        Raw::always("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n");
+    let world = World::new();
+    world.put("/services/app", r#"{"probe":{"kind":"none"}}"#);
+    world.put("/instances/app/raw", &raw.address.to_string());
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    world.eventually("it serves", || world.get("/").status == 200);
+    for more in ["", "Host: a\r\nConnection: keep-alive\r\n"] {
+        let answer = world.say_to_the_end(format!("GET / HTTP/1.0\r\n{more}\r\n"));
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{answer}");
+        assert_eq!(body, "abcde", "{answer}");
+    }
 }

@@ -21,6 +21,7 @@ pub struct Link {
     pub stats: Arc<WorkerStats>,
     phase: AtomicU8,
     killed: AtomicBool,
+    abandoned: AtomicBool,
     begun: AtomicU32,
     odd_body: AtomicBool,
 }
@@ -44,7 +45,9 @@ pub enum Phase {
     Body = 1,
     /// Nothing of this request any more; what arrives is the next one's and has to wait.
     Answer = 2,
-    Multiplexed = 3,
+    /// The rest of a request body whose answer is out already.
+    Rest = 3,
+    Multiplexed = 4,
 }
 
 impl Link {
@@ -58,6 +61,7 @@ impl Link {
             stats,
             phase: AtomicU8::new(Phase::Head as u8),
             killed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             begun: AtomicU32::new(0),
             odd_body: AtomicBool::new(false),
         })
@@ -72,6 +76,7 @@ impl Link {
             0 => Phase::Head,
             1 => Phase::Body,
             2 => Phase::Answer,
+            3 => Phase::Rest,
             _ => Phase::Multiplexed,
         }
     }
@@ -90,6 +95,16 @@ impl Link {
 
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
+    }
+
+    /// The client takes nothing of what there is for it: the connection ends without waiting for it.
+    pub fn abandon(&self) {
+        self.kill();
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// The body of the request that runs can be read in two ways.

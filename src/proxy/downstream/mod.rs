@@ -180,6 +180,12 @@ impl Connection {
         self.stream.say_goodbye();
     }
 
+    /// The client takes nothing of what there is for it, and is not waited for any more.
+    pub fn abandon(&self) {
+        self.link.abandon();
+        self.stream.reset_when_closed();
+    }
+
     /// `is_heard_out`: the client may be sending still, and would lose an answer that it has not read.
     pub async fn close(mut self, is_heard_out: bool) {
         self.link.enter(if is_heard_out { Phase::Body } else { Phase::Answer });
@@ -357,6 +363,10 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.link.is_abandoned() {
+            this.stream.reset_when_closed();
+            return Poll::Ready(Ok(()));
+        }
         if !this.is_shut {
             match this.poll_finish(cx) {
                 Poll::Ready(result) => result?,
@@ -365,7 +375,7 @@ impl AsyncWrite for Connection {
             }
             (this.is_shut, this.closing) = (true, None);
         }
-        if matches!(this.link.phase(), Phase::Head | Phase::Body) && this.poll_hear_out(cx).is_pending() {
+        if matches!(this.link.phase(), Phase::Head | Phase::Body | Phase::Rest) && this.poll_hear_out(cx).is_pending() {
             return this.poll_closing(cx, LINGER).map(Ok);
         }
         Poll::Ready(Ok(()))

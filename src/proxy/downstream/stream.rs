@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -49,6 +50,17 @@ impl Stream {
             session.send_close_notify();
             push_on(stream, &mut Context::from_waker(Waker::noop()));
         }
+    }
+
+    /// When it is closed, what the client has not taken is thrown away, and the client told so: the kernel would keep it for
+    /// minutes.
+    pub fn reset_when_closed(&self) {
+        let socket = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // A socket that refuses is closed the usual way.
+        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Writes what the socket takes at once, and forgets the rest.

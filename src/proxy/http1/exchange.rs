@@ -1,7 +1,8 @@
 //! One request from its head on: its route, its attempts, and the answer, whoever gives it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::IoSlice;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Failure, Next, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
 use crate::proxy::introduction::for_instance;
-use crate::proxy::limits::{Limit, SLOW_READ};
-use crate::proxy::reply::Refusal;
+use crate::proxy::limits::{Limit, SLOW_READ, UNREAD_BODY};
+use crate::proxy::reply::{CLIENT_GONE, Refusal};
 use crate::proxy::upstream::{Wire, dial};
 
 /// What becomes of the connection.
@@ -82,7 +83,12 @@ pub async fn exchange(engine: &mut Engine, connection: &mut Connection, head: He
             None => After::Close { hear_out: true },
         },
         Err(Broken::Refused(refusal)) => refuse(engine, connection, &mut request, upload.as_mut(), &refusal).await,
-        Err(Broken::Off) => After::Close { hear_out: false },
+        Err(Broken::Off) => {
+            if request.reason == Some(SLOW_READ) {
+                connection.abandon();
+            }
+            After::Close { hear_out: false }
+        }
     };
     engine.shared.finish(&request.record(), &link.stats);
     after
@@ -95,7 +101,10 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
         let Some(way) = &mut client.request.way else { return Err(Broken::Refused(Refusal::Internal)) };
         let policy = way.policy.clone();
         client.upload.keep(policy.retry.buffer);
-        let chosen = way.forwarding.next_attempt(rng).await.map_err(Broken::Refused)?;
+        let Some(chosen) = unless_gone(client.connection, way.forwarding.next_attempt(rng)).await else {
+            return Err(left(client.request));
+        };
+        let chosen = chosen.map_err(Broken::Refused)?;
         let (instance, wants_fresh) = (chosen.instance().clone(), chosen.wants_fresh);
         let Some(addr) = instance.standing.addr else { return Err(Broken::Refused(Refusal::NoneHealthy)) };
         let line = engine.upstreams.line(&instance, &policy);
@@ -103,16 +112,20 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
         let pooled = if wants_fresh || !is_shared { None } else { Wire::take(&line) };
         let ended = match pooled {
             Some(wire) => attempt(engine, &mut client, wire, true).await,
-            None => match dial(addr, policy.timeouts.connect, &introduction(&client, &policy)).await {
-                Ok(stream) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,
-                Err(error) => {
-                    debug!(%error, "No connection to an instance");
-                    let is_late = error.kind() == std::io::ErrorKind::TimedOut;
-                    Err(Stop::Failed(if is_late { Failure::ConnectTimeout } else { Failure::Refused }))
+            None => {
+                let first = introduction(&client, &policy);
+                match unless_gone(client.connection, dial(addr, policy.timeouts.connect, &first)).await {
+                    None => Err(Stop::ClientGone),
+                    Some(Ok(stream)) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,
+                    Some(Err(error)) => {
+                        debug!(%error, "No connection to an instance");
+                        let is_late = error.kind() == std::io::ErrorKind::TimedOut;
+                        Err(Stop::Failed(if is_late { Failure::ConnectTimeout } else { Failure::Refused }))
+                    }
                 }
-            },
+            }
         };
-        let Client { request, upload, .. } = &mut client;
+        let Client { connection, request, upload } = &mut client;
         engine.leave_if_gone(request, &instance, &line);
         let Err(stop) = ended else {
             if let Some(forwarding) = request.forwarding() {
@@ -121,10 +134,27 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
             return Ok(());
         };
         let pause = after(stop, request, upload, rng)?;
-        if !pause.is_zero() {
-            sleep(pause).await;
+        if !pause.is_zero() && unless_gone(connection, sleep(pause)).await.is_none() {
+            return Err(left(request));
         }
     }
+}
+
+/// Waits for something else than the client, for as long as the client is there. What it sends meanwhile is kept, up to the size
+/// of its buffer.
+async fn unless_gone<T>(connection: &mut Connection, what: impl Future<Output = T>) -> Option<T> {
+    let mut what = pin!(what);
+    poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => connection.poll_probe(cx).map(|_| None),
+    })
+    .await
+}
+
+/// The client has left between two attempts.
+fn left(request: &mut Request) -> Broken {
+    request.reason = Some(CLIENT_GONE);
+    Broken::Off
 }
 
 /// What an instance is told first, if its service wants to know the client.
@@ -167,7 +197,7 @@ fn after(stop: Stop, request: &mut Request, upload: &Upload, rng: &mut fastrand:
         }
         Stop::ClientGone | Stop::SlowRead => {
             forwarding.finish_attempt(true);
-            *reason = Some(if matches!(stop, Stop::SlowRead) { SLOW_READ } else { "client_gone" });
+            *reason = Some(if matches!(stop, Stop::SlowRead) { SLOW_READ } else { CLIENT_GONE });
         }
         Stop::Refused(refusal) => {
             forwarding.finish_attempt(true);
@@ -217,7 +247,7 @@ fn take_rest(connection: &mut Connection, upload: &mut Upload) -> bool {
 /// The response was whole before the request was. What is left is read and dropped, so that the next request is found
 /// behind it, but not for ever.
 async fn drain(engine: &mut Engine, connection: &mut Connection, upload: &mut Upload) -> After {
-    engine.alarm.set(Instant::now() + DRAIN_TIMEOUT);
+    engine.alarm.set(Instant::now() + UNREAD_BODY);
     let alarm = &mut engine.alarm;
     let is_read = poll_fn(|cx| {
         while !take_rest(connection, upload) {
@@ -267,5 +297,3 @@ async fn send(engine: &mut Engine, connection: &mut Connection, [head, body]: [&
 
 /// Said by ourselves as soon as there is a route: no instance has to be asked for it, and none can get the order wrong.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// For the rest of a request body that nobody wants.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

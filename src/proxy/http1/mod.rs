@@ -42,7 +42,7 @@ use alarm::Alarm;
 use exchange::{After, exchange};
 use head::{Head, HeadEnd};
 use request::Request;
-pub use response::ends;
+pub use response::{Ends, ends};
 pub use transfer::INTERIM_MAX;
 pub use upload::Upload;
 

@@ -31,6 +31,8 @@ pub struct RequestCtx {
     pub first_byte: Option<Duration>,
     /// When the request took less time than closing its connection.
     pub total: Option<Duration>,
+    /// The answer is out, while the request is not: what comes of the rest changes nothing.
+    pub answered: bool,
     /// How an answer that had begun broke off.
     pub broken: Option<&'static str>,
 }
@@ -39,7 +41,8 @@ pub struct RequestCtx {
 pub struct Arrived {
     pub arrival: Arrival,
     pub link: Arc<SessionLink>,
-    pub _running: Running,
+    /// `None` once the answer is out: what is left of the request does not keep its connection.
+    pub running: Option<Running>,
 }
 
 /// How far a request is.

@@ -29,12 +29,12 @@ use crate::proxy::challenge;
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
-use crate::proxy::http1::{INTERIM_MAX, ends};
+use crate::proxy::http1::{Ends, INTERIM_MAX, ends};
 use crate::proxy::http2::Cause;
 use crate::proxy::introduction::for_instance;
-use crate::proxy::limits::SLOW_READ;
+use crate::proxy::limits::{SLOW_READ, UNREAD_BODY};
 use crate::proxy::record::RequestRecord;
-use crate::proxy::reply::{BAD_CHUNK, Refusal};
+use crate::proxy::reply::{BAD_CHUNK, CLIENT_GONE, Refusal};
 use crate::proxy::route::route;
 use crate::proxy::upstream::is_current;
 
@@ -65,12 +65,13 @@ impl ProxyHttp for Gateway {
         let limits = &self.shared.limits;
         session.set_read_timeout(Some(limits.body_progress));
         session.set_write_timeout(Some(limits.answer_progress));
-        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        // An instance may answer while it still reads. What is left of the body afterwards is drained, or ends the connection.
+        // An instance may answer while it still reads. What is left of the body when the answer is out is drained, or ends the
+        // connection.
+        session.set_total_drain_timeout(Some(UNREAD_BODY));
         session.set_close_on_response_before_downstream_finish(false);
         let arrival = Arrival::on(&link, &session.req_header().headers, &self.shared.trusted, &mut fastrand::Rng::new());
-        let _running = link.begin();
-        ctx.arrived = Some(Arrived { arrival, link, _running });
+        let running = Some(link.begin());
+        ctx.arrived = Some(Arrived { arrival, link, running });
         Ok(())
     }
 
@@ -82,7 +83,7 @@ impl ProxyHttp for Gateway {
         // The first choice is made here: once Pingora is on its way to an instance, it closes the client's connection
         // whenever something fails.
         let chosen = match found {
-            Ok(()) => self.choose(ctx).await,
+            Ok(()) => self.choose(session, ctx).await?,
             Err(refusal) => Err(refusal),
         };
         match chosen {
@@ -95,14 +96,15 @@ impl ProxyHttp for Gateway {
         Ok(ctx.peer.is_none())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         if let Some(chosen) = ctx.peer.take() {
             return Ok(chosen);
         }
-        if !ctx.pause.is_zero() {
-            tokio::time::sleep(std::mem::take(&mut ctx.pause)).await;
+        let pause = std::mem::take(&mut ctx.pause);
+        if !pause.is_zero() {
+            self.unless_gone(session, ctx, async |_| tokio::time::sleep(pause).await).await?;
         }
-        self.choose(ctx).await.map_err(|refusal| {
+        self.choose(session, ctx).await?.map_err(|refusal| {
             ctx.refuse(refusal);
             Error::explain(ErrorType::InternalError, "no instance")
         })
@@ -183,9 +185,11 @@ impl ProxyHttp for Gateway {
             return if ctx.n_interim > INTERIM_MAX { invalid("a flood of interim responses") } else { Ok(()) };
         }
         let (status, version, method) = (response.status, response.version, &session.req_header().method);
-        if version < Version::HTTP_2 && ends(response, status, version, method).is_err() {
+        let ends = ends(response, status, version, method);
+        if version < Version::HTTP_2 && ends.is_err() {
             return invalid("a response whose end can be read in two ways");
         }
+        let is_whole = ends == Ok(Ends::After(0));
         let (status, pushes_back) = (response.status.as_u16(), response.headers.contains_key(header::RETRY_AFTER));
         if ctx.forwarding().is_some_and(|f| f.retries_status(status, pushes_back, progress(session))) {
             return Error::e_explain(ErrorType::HTTPStatus(status), "another instance may know better");
@@ -198,7 +202,23 @@ impl ProxyHttp for Gateway {
             forwarding.answered(status, pushes_back);
         }
         ctx.first_byte = ctx.arrived.as_ref().map(|a| a.arrival.started.elapsed());
+        if is_whole {
+            self.answered(session, ctx);
+        }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        if end {
+            self.answered(session, ctx);
+        }
+        Ok(None)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
@@ -235,6 +255,10 @@ impl ProxyHttp for Gateway {
         _: bool,
     ) -> Box<Error> {
         debug!(%error, "A request broke off");
+        if ctx.answered {
+            error.set_retry(false);
+            return error;
+        }
         let now = Instant::now();
         let client_is_slow = *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout;
         if client_is_slow || matches!(ctx.overdue(now), Some(Due::Body(_))) {
@@ -247,11 +271,13 @@ impl ProxyHttp for Gateway {
             return self.after(failed, session, ctx, error);
         } else if *error.etype() == ErrorType::WriteTimedout {
             ctx.broken = Some(SLOW_READ);
-            if let (Some(Arrived { link, .. }), true) = (&ctx.arrived, session.as_downstream().is_http2()) {
-                link.stats.http2_cuts.count(Cause::SlowRead);
+            match &ctx.arrived {
+                Some(Arrived { link, .. }) if session.as_downstream().is_http2() => link.stats.http2_cuts.count(Cause::SlowRead),
+                Some(Arrived { link, .. }) => link.abandon(),
+                None => {}
             }
         } else {
-            ctx.broken = Some("client_gone");
+            ctx.broken = Some(CLIENT_GONE);
         }
         self.give_back(ctx);
         if let Some(forwarding) = ctx.forwarding() {
@@ -358,7 +384,35 @@ impl Gateway {
         Ok(Stage::Forwarding(Box::new(way)))
     }
 
-    async fn choose(&self, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Refusal> {
+    /// The peer of the next attempt, once it is the request's turn. An error: the client has left.
+    async fn choose(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Result<Box<HttpPeer>, Refusal>> {
+        self.unless_gone(session, ctx, async |ctx| self.next_peer(ctx).await).await
+    }
+
+    /// Waits for something else than the client, for as long as the client is there.
+    pub async fn unless_gone<T>(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestCtx,
+        what: impl AsyncFnOnce(&mut RequestCtx) -> T,
+    ) -> Result<T> {
+        let link = ctx.arrived.as_ref().map(|arrived| arrived.link.clone());
+        // A client of HTTP/1 that sends meanwhile is heard later: until then reading tells only whether it is there.
+        let enter = |phase| link.iter().for_each(|link| link.enter(phase));
+        enter(Phase::Answer);
+        let done = tokio::select! {
+            biased;
+            done = what(ctx) => Some(done),
+            _ = session.as_downstream_mut().read_body_or_idle(true) => None,
+        };
+        enter(Phase::Body);
+        done.ok_or_else(|| {
+            ctx.broken = Some(CLIENT_GONE);
+            Error::explain(ErrorType::ConnectionClosed, "the client has left").into_down()
+        })
+    }
+
+    async fn next_peer(&self, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Refusal> {
         let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
         let attempt = forwarding.next_attempt(&mut fastrand::Rng::new()).await?;
         let (instance, fresh) = (attempt.instance().clone(), attempt.wants_fresh);
@@ -387,6 +441,23 @@ impl Gateway {
         }
         error.set_retry(false);
         error
+    }
+
+    /// The instance has said everything. Pingora goes on reading what is left of the request: that takes nobody's place, and has an
+    /// end.
+    fn answered(&self, session: &mut Session, ctx: &mut RequestCtx) {
+        if session.as_downstream_mut().is_body_done() {
+            return;
+        }
+        ctx.answered = true;
+        self.give_back(ctx);
+        if let Some(forwarding) = ctx.forwarding() {
+            forwarding.leave();
+        }
+        if let Some(Arrived { link, running, .. }) = &mut ctx.arrived {
+            link.enter(Phase::Rest);
+            *running = None;
+        }
     }
 
     /// Gives the connection back. Its instance may have left while the request ran.
@@ -439,7 +510,5 @@ pub fn progress(session: &Session) -> Progress<'_> {
     }
 }
 
-/// For the rest of a request body that nobody wants, so that the connection can be used again.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where no policy says less.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(3600);

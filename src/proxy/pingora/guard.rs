@@ -83,7 +83,10 @@ impl Guard {
                     self.shared.limits.head_timeout,
                 );
             }
-            Cause::SlowRead => self.link.stats.limits.count(Limit::AnswerProgress),
+            Cause::SlowRead => {
+                self.link.stats.limits.count(Limit::AnswerProgress);
+                connection.abandon();
+            }
             _ => {}
         }
         if let Some(frame) = self.watch.goodbye() {

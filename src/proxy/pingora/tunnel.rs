@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pingora_error::Result;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -53,7 +53,8 @@ pub fn is_asked_for(session: &mut Session) -> bool {
 /// Pingora, which is what `true` says.
 pub async fn open(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
     let refusal = loop {
-        match attempt(gateway, session, ctx).await {
+        let head = session.req_header().clone();
+        match gateway.unless_gone(session, ctx, async |ctx| attempt(gateway, &head, ctx).await).await? {
             Ok((response, claim)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 match prepare(gateway, session, ctx, response, claim).await {
                     Ok(()) => return Ok(true),
@@ -69,7 +70,7 @@ pub async fn open(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx
             Err(Stop::Refused(refusal)) => break refusal,
             Err(Stop::Failed(failed)) => {
                 match ctx.forwarding().map(|f| f.fail_attempt(failed, gateway::progress(session), &mut fastrand::Rng::new())) {
-                    Some(Next::Retry { pause }) => sleep(pause).await,
+                    Some(Next::Retry { pause }) => gateway.unless_gone(session, ctx, async |_| sleep(pause).await).await?,
                     Some(Next::GiveUp(refusal)) => break refusal,
                     None => break Refusal::Internal,
                 }
@@ -91,7 +92,7 @@ impl From<Refusal> for Stop {
     }
 }
 
-async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> Result<(Response<Incoming>, Claim), Stop> {
+async fn attempt(gateway: &Gateway, head: &RequestHeader, ctx: &mut RequestCtx) -> Result<(Response<Incoming>, Claim), Stop> {
     let forwarding = ctx.forwarding().ok_or(Refusal::Internal)?;
     let instance = forwarding.next_attempt(&mut fastrand::Rng::new()).await?.instance().clone();
     let policy = forwarding.policy().ok_or(Refusal::NoInstances)?.clone();
@@ -102,7 +103,7 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
         debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
         return Err(Stop::Failed(Failure::Invalid));
     }
-    let request = request(session, ctx).ok_or(Refusal::Internal)?;
+    let request = request(head, ctx).ok_or(Refusal::Internal)?;
     let stream = dial(addr, policy.timeouts.connect, &first.unwrap_or_default()).await.map_err(|error| {
         Stop::Failed(if error.kind() == io::ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused })
     })?;
@@ -121,9 +122,8 @@ async fn attempt(gateway: &Gateway, session: &Session, ctx: &mut RequestCtx) -> 
 }
 
 /// The handshake as the instance gets it.
-fn request(session: &Session, ctx: &RequestCtx) -> Option<Request<Empty<Bytes>>> {
+fn request(header: &RequestHeader, ctx: &RequestCtx) -> Option<Request<Empty<Bytes>>> {
     let (Some(Arrived { arrival, .. }), Stage::Forwarding(way)) = (&ctx.arrived, &ctx.stage) else { return None };
-    let header = session.req_header();
     let mut fields = header.headers.clone();
     let protocol = fields.get(UPGRADE)?.clone();
     forward::rewrite_request(&mut fields, arrival, &way.origin, way.forwarding.number());

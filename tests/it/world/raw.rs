@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::client::PATIENCE;
 
@@ -12,6 +13,24 @@ pub struct Raw {
     pub address: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,
     accepted: Arc<AtomicUsize>,
+}
+
+/// An upstream whose queue is full: whoever connects is not answered.
+pub struct Deaf {
+    pub address: SocketAddr,
+    _socket: socket2::Socket,
+    _queue: Vec<TcpStream>,
+}
+
+impl Deaf {
+    pub fn start() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free address");
+        socket.listen(0).expect("a listener");
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("its address");
+        let queue = std::iter::from_fn(|| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()).collect();
+        Self { address, _socket: socket, _queue: queue }
+    }
 }
 
 /// One connection to it.
@@ -54,6 +73,11 @@ impl Raw {
         self.heard.lock().expect("no story panics while it holds this").clone()
     }
 
+    /// Requests so far with this method whose heads were all that was read.
+    pub fn heard_of(&self, method: &str) -> usize {
+        self.heard().iter().filter(|head| head.starts_with(method)).count()
+    }
+
     /// Connections ever accepted.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
@@ -84,6 +108,13 @@ impl Line {
         let whole = head + &body;
         self.heard.lock().expect("no story panics while it holds this").push(whole.clone());
         Some(whole)
+    }
+
+    /// The next head, whatever follows it.
+    pub fn head(&mut self) -> Option<String> {
+        let head = self.until("\r\n\r\n")?;
+        self.heard.lock().expect("no story panics while it holds this").push(head.clone());
+        Some(head)
     }
 
     pub fn until(&mut self, mark: &str) -> Option<String> {
