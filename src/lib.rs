@@ -13,6 +13,7 @@
 //! | 1 | `fetch` | one small HTTP question to somebody near |
 //! | 1 | `system` | sockets that are passed to us and on, privileges, the service manager |
 //! | 2 | `config` | file, variables and flags, resolved |
+//! | 2 | `import` | configurations of nginx and confd, in our words |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
 //! | 3 | `telemetry` | metrics as text, logs |
@@ -42,6 +43,7 @@ pub mod tls;
 pub mod wire;
 
 pub mod config;
+pub mod import;
 pub mod pool;
 
 pub mod catalog;

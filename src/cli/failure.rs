@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::Problems;
 use crate::fetch::FetchError;
+use crate::import::ImportError;
 use crate::registrar::RegisterError;
 use crate::registry::StoreError;
 use crate::wire::Problem;
@@ -48,6 +49,8 @@ pub enum Failure {
         source: io::Error,
     },
     Register(RegisterError),
+    /// What is to be imported cannot be read.
+    Import(ImportError),
     /// The proxy cannot start.
     Start(Box<dyn std::error::Error + Send + Sync>),
     Runtime(io::Error),
@@ -87,6 +90,7 @@ impl fmt::Display for Failure {
             Self::AdminRefused { address, status, body } => write!(f, "http://{address} answered {status}: {body}"),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Register(error) => error.fmt(f),
+            Self::Import(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "cannot start the runtime: {error}"),
         }

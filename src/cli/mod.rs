@@ -1,6 +1,6 @@
 //! FLOOR 7. One file per command: parse, call, print. No logic of its own.
 //!
-//! Exit codes: 0 done, 1 it failed or found problems, 2 it was called wrongly. Answers go to stdout, what is said about
+//! Exit codes: 0 done, 1 it failed or found problems, 2 it was called wrongly; `import` has 3, too: something is missing. Answers go to stdout, what is said about
 //! them to stderr.
 
 mod admin;
@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod get;
 mod global;
+mod import;
 mod noun;
 mod outline;
 mod print;
@@ -68,6 +69,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Keep an instance registered, alone or around its command
     Register(register::RegisterArgs),
+    /// Turn a configuration of nginx or confd into ours
+    Import(import::ImportArgs),
 }
 
 impl Cli {
@@ -87,6 +90,7 @@ impl Cli {
             Command::Top(args) => args.execute(global),
             Command::Explain(args) => args.execute(global),
             Command::Register(args) => args.execute(global),
+            Command::Import(args) => args.execute(global),
         };
         result.unwrap_or_else(|failure: Failure| {
             print::note(&format!("pointsman: {failure}"));

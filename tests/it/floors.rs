@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["wire", "fetch", "system", "routing", "proxy_protocol", "seal", "health", "tls"],
-    &["config", "pool"],
+    &["config", "import", "pool"],
     &["catalog", "telemetry"],
     &["registry", "embedded", "resolver", "prober", "certs"],
     &["proxy", "admin", "registrar", "acme"],
@@ -48,7 +48,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("arc_swap", &["catalog/live.rs", "pool/gate.rs"]),
     ("ring::hmac", &["admin/access.rs"]),
     ("ring::aead", &["seal/"]),
-    ("toml", &["config/"]),
+    ("toml", &["config/", "import/confd.rs"]),
     ("clap", &["config/", "cli/", "main.rs"]),
 ];
 
