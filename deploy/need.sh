@@ -44,4 +44,8 @@ install() {
         # Debian starts an etcd of its own on port 2379, where the demo and the docs have theirs.
         *" etcd-server "*) [ ! -d /run/systemd/system ] || $as_root systemctl disable --now etcd ;;
     esac
+    case " $* " in
+        # And an nginx on port 80, where a test has no business.
+        *" nginx-light "*) [ ! -d /run/systemd/system ] || $as_root systemctl disable --now nginx ;;
+    esac
 }

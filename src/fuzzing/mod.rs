@@ -7,6 +7,7 @@
 //!
 //! No part of the normal build: it is compiled for tests, and for cargo-fuzz, which sets `cfg(fuzzing)`.
 
+mod import;
 mod keys;
 mod proxy_protocol;
 mod records;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use crate::config::laws::config;
 pub use crate::proxy::laws::{chunks, forwarding, path_and_host, request_head, response_head};
+pub use import::import;
 pub use keys::keys;
 pub use proxy_protocol::proxy_protocol;
 pub use records::records;
@@ -25,10 +27,11 @@ pub use routing::routing;
 pub type Law = fn(&[u8]);
 
 /// Every law, by the name of its fuzz target.
-pub const LAWS: [(&str, Law); 10] = [
+pub const LAWS: [(&str, Law); 11] = [
     ("chunks", chunks),
     ("config", config),
     ("forwarding", forwarding),
+    ("import", import),
     ("keys", keys),
     ("path_and_host", path_and_host),
     ("proxy_protocol", proxy_protocol),

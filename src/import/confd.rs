@@ -75,9 +75,15 @@ impl Reading<'_> {
             match (key.as_str(), value) {
                 ("prefix", toml::Value::String(prefix)) => registry.prefix = prefix.clone(),
                 ("nodes", toml::Value::Array(nodes)) => {
-                    let urls = nodes.iter().filter_map(toml::Value::as_str);
-                    registry.endpoints =
-                        urls.map(|url| if url.contains("://") { url.to_owned() } else { format!("http://{url}") }).collect();
+                    for said in nodes {
+                        match said.as_str().and_then(endpoint) {
+                            Some(url) => registry.endpoints.push(url),
+                            None => {
+                                let instead = Some("registry.endpoints".to_owned());
+                                self.say(Weight::Lost, &at, key, format!("{said} is not HOST:PORT"), instead);
+                            }
+                        }
+                    }
                 }
                 ("backend", toml::Value::String(backend)) if backend == "etcdv3" => {}
                 ("backend", _) => {
@@ -150,7 +156,11 @@ impl Reading<'_> {
             return;
         }
         let taken = self.sources.iter().any(|known| known.overlaps(source.folder())) || source.overlaps(OURS);
-        if source.folder().is_empty() || source.folder() == "/" || taken {
+        if source.folder() == "/" || !source.keys[1..].split('/').all(is_segment) {
+            let why = format!("{} is no pattern of keys", source.keys);
+            return self.say(Weight::Lost, at, action, why, Some("a [[registry.source]]".to_owned()));
+        }
+        if taken {
             let why =
                 format!("{} shares keys with another source, or with Pointsman's own, and a key has one reader", source.keys);
             return self.say(Weight::Lost, at, action, why, Some("register these instances with pointsman register".to_owned()));
@@ -166,6 +176,20 @@ impl Reading<'_> {
 fn toml_of(path: &str, text: &str) -> Result<toml::Table, ImportError> {
     let reason = |error: toml::de::Error| error.message().replace('\n', " ");
     text.parse().map_err(|error| ImportError::Read { path: path.to_owned(), from: None, reason: reason(error) })
+}
+
+/// `HOST:PORT`, with or without a scheme.
+fn endpoint(said: &str) -> Option<String> {
+    let (scheme, authority) = said.split_once("://").unwrap_or(("http", said));
+    let is_whole = matches!(scheme, "http" | "https") && crate::model::Address::parse(authority).is_ok();
+    is_whole.then(|| format!("{scheme}://{authority}"))
+}
+
+/// A plain one, or a placeholder.
+fn is_segment(segment: &str) -> bool {
+    let is_plain =
+        !segment.is_empty() && !segment.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}'));
+    is_plain || matches!(segment, "{service}" | "{instance}")
 }
 
 /// The line on which a key is set.

@@ -104,8 +104,8 @@ impl Ledger {
     }
 
     pub fn say(&mut self, weight: Weight, place: &Place, said: String, why: String, instead: Option<String>) {
-        let instead = instead.filter(|instead| !instead.is_empty());
-        let finding = Finding { place: place.clone(), said, weight, why, instead };
+        let instead = instead.filter(|instead| !instead.is_empty()).map(|instead| one_line(&instead));
+        let finding = Finding { place: place.clone(), said: one_line(&said), weight, why: one_line(&why), instead };
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
@@ -132,4 +132,9 @@ impl Ledger {
         findings.sort_by(|a, b| (&a.place, a.weight).cmp(&(&b.place, b.weight)));
         findings
     }
+}
+
+/// Words of a file may have anything in them.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

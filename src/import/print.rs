@@ -63,9 +63,17 @@ impl Import {
         })
     }
 
+    /// Our own ports move where nginx had them.
     fn write_registry(&self, text: &mut String) {
+        let has = |port: u16| self.process.iter().flat_map(|p| &p.listeners).any(|l| l.address.port() == port);
+        let free = |from: u16| (from..=u16::MAX).find(|port| !has(*port)).unwrap_or(from);
+        if has(ADMIN_PORT) {
+            let _ = write!(text, "[admin]\naddress = \"127.0.0.1:{}\"\n\n", free(ADMIN_PORT));
+        }
         if !self.registry.endpoints.is_empty() {
             let _ = write!(text, "[registry]\nendpoints = {}\n\n", inline(&json!(self.registry.endpoints)));
+        } else if has(EMBEDDED_PORT) {
+            let _ = write!(text, "[registry]\nlisten = \"127.0.0.1:{}\"\n\n", free(EMBEDDED_PORT));
         }
         for Source { keys, service, dest } in &self.sources {
             let _ = write!(
@@ -187,3 +195,7 @@ fn quoted(text: &str) -> String {
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+/// Where the admin endpoint and the embedded registry listen unless they are told otherwise.
+const ADMIN_PORT: u16 = 9900;
+const EMBEDDED_PORT: u16 = 2379;

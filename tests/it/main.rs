@@ -46,6 +46,8 @@ mod http2;
 mod introduction;
 /// Who waits, who is refused at once, and who never notices.
 mod limits;
+/// From nginx and confd, side by side.
+mod migration;
 /// What others watch us with.
 mod monitoring;
 /// When most instances are down, the probes are more likely wrong.

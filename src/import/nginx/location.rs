@@ -85,13 +85,17 @@ fn location(
         return work.ledger.lost(directive, "is not a location that is understood", "a [[route]]");
     };
     if matches!((&matcher, outer), (Matcher::Regex(_), Some(_))) {
-        let why = "a pattern inside a location has to be asked together with it; its requests go where the outer one's go";
+        let why = "a pattern inside a location has to be asked together with it; the outer one is held shut";
         return work.ledger.lost(directive, why, "a route with path_regex that has the outer path in it");
     }
     work.ledger.carried(directive);
     let block = directive.inner();
     let inside = work.scope(scope, block);
-    let body = Body::read(work, block, &inside, &matcher, named);
+    let mut body = Body::read(work, block, &inside, &matcher, named);
+    let has_pattern = |inner: &Directive| inner.name == "location" && matches!(self::matcher(inner), Some(Matcher::Regex(_)));
+    if block.iter().any(has_pattern) {
+        body.held.get_or_insert_with(|| "a pattern inside it would have to be asked together with it".to_owned());
+    }
     let fate = body.fate(&inside);
     match &fate {
         Passage::Held { because, .. } => {

@@ -76,6 +76,7 @@ pub fn nginx(files: &dyn Files, path: &str, sources: &[Source]) -> Result<Import
         }
     }
     reach::shut(&mut work, &mut servers);
+    routes::hold_unspeakable(&mut work, &mut servers);
     let listeners = listeners::listeners(&mut work, &servers);
     let routes = routes::routes(&mut work, &servers);
     let body_size = work.settings.whole_body_size(&mut work.ledger);
@@ -85,7 +86,7 @@ pub fn nginx(files: &dyn Files, path: &str, sources: &[Source]) -> Result<Import
         work.ledger.lost(directive, "this directive is not known to the import", "see what it did");
     }
     debug_assert!(left_over.is_none(), "nobody has dealt with {left_over:?}");
-    let services = work.services.into_services();
+    let services = work.services.into_services(&mut work.ledger);
     let (sources, registry) = (Vec::new(), RegistryAt::default());
     Ok(Import { process: Some(process), services, routes, sources, registry, ledger: work.ledger })
 }

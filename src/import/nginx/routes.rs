@@ -109,6 +109,20 @@ fn default_server<'a>(work: &mut Work<'_>, served: &[&'a Server]) -> Option<&'a 
     chosen
 }
 
+/// Where something is held shut that no route can say, nothing of that server may take its requests.
+pub fn hold_unspeakable(work: &mut Work<'_>, servers: &mut [Server]) {
+    for server in servers {
+        let piece = Piece { tier: ANY, hosts: Vec::new(), server };
+        let is_unspeakable = |l: &&Location| !l.is_open() && checked("any", &record(&piece, l, 0)).is_err();
+        let Some(location) = server.locations.iter().find(is_unspeakable) else { continue };
+        let why = format!("{} of this server is held shut, and no route can say what it is for", location.said);
+        let (place, said) = (location.place.clone(), location.said.clone());
+        let told = format!("{why}; all of the server is held shut");
+        work.ledger.say(Weight::Lost, &place, said, told, Some("a path or a pattern that the crate regex knows".to_owned()));
+        server.hold(&why);
+    }
+}
+
 /// A host is one server's: the first one's.
 fn once_each(work: &mut Work<'_>, pieces: &mut Vec<Piece<'_>>) {
     let mut taken: BTreeSet<String> = BTreeSet::new();

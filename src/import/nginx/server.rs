@@ -48,6 +48,17 @@ impl Server {
         self.redirect.is_some_and(|redirect| !redirect.only_plain)
     }
 
+    /// None of its locations is open from here on.
+    pub fn hold(&mut self, why: &str) {
+        for location in &mut self.locations {
+            let service = match &location.fate {
+                Passage::Open { service } => Some(service.clone()),
+                Passage::Held { service, .. } => service.clone(),
+            };
+            location.fate = Passage::Held { because: why.to_owned(), service };
+        }
+    }
+
     pub fn redirects_plain(&self) -> bool {
         self.redirect.is_some()
     }
@@ -126,9 +137,7 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
 /// A `return` of the server goes before its locations.
 fn answered(work: &mut Work<'_>, server: &mut Server, answer: &Directive) {
     let refuses = ["403", "404", "410", "444"].contains(&answer.arg(0));
-    for location in &mut server.locations {
-        location.fate = Passage::Held { because: answer.to_string(), service: None };
-    }
+    server.hold(&answer.to_string());
     if refuses {
         work.ledger.differs(answer, "a host that no route is for is answered 404");
     } else {

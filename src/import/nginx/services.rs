@@ -7,10 +7,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::scope::Scope;
 use super::upstream::{Upstream, address};
-use crate::import::Service;
 use crate::import::confd::Source;
-use crate::import::findings::Ledger;
+use crate::import::findings::{Ledger, Place, Weight};
 use crate::import::grammar::Directive;
+use crate::import::{HELD, Service};
+use crate::wire::parse_policy;
 use crate::wire::scalar::show_duration;
 
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Services {
 #[derive(Debug)]
 struct Draft {
     name: String,
+    /// Where it is passed to first.
+    place: Place,
     instances: Vec<Map<String, Json>>,
     policy: Map<String, Json>,
     source: Option<Source>,
@@ -69,8 +72,8 @@ impl Services {
         self.used.keys().any(|(authority, _)| authority == upstream)
     }
 
-    pub fn into_services(self) -> Vec<Service> {
-        self.used.into_values().map(Draft::service).collect()
+    pub fn into_services(self, ledger: &mut Ledger) -> Vec<Service> {
+        self.used.into_values().map(|draft| draft.service(ledger)).collect()
     }
 
     fn draft(&mut self, target: &Target<'_>, sources: &[Source], said: &Directive, ledger: &mut Ledger) -> Option<Draft> {
@@ -94,14 +97,15 @@ impl Services {
         } else if target.protocol != "http" {
             instances.iter_mut().for_each(|record| drop(record.insert("protocol".to_owned(), json!(target.protocol))));
         }
-        let taken = |name: &String| self.names.contains(name);
+        let taken = |name: &String| name == HELD || self.names.contains(name);
         let plain = name_of(target.authority);
         let name = Some(plain.clone()).filter(|name| !taken(name)).unwrap_or_else(|| {
             let numbered = (1..).map(|n| if n == 1 { format!("{plain}-{}", target.protocol) } else { format!("{plain}-{n}") });
             numbered.map(|name| name_of(&name)).find(|name| !taken(name)).unwrap_or(plain)
         });
         self.names.insert(name.clone());
-        Some(Draft { name, instances, policy, source, connect: None, read: None, send: None })
+        let place = said.place.clone();
+        Some(Draft { name, place, instances, policy, source, connect: None, read: None, send: None })
     }
 }
 
@@ -142,7 +146,7 @@ impl Draft {
         }
     }
 
-    fn service(self) -> Service {
+    fn service(self, ledger: &mut Ledger) -> Service {
         let mut policy = self.policy;
         let (read, send) = (self.read.unwrap_or(NGINX_TIMEOUT), self.send.unwrap_or(NGINX_TIMEOUT));
         let mut timeouts = Map::new();
@@ -151,6 +155,16 @@ impl Draft {
         timeouts.insert("idle".to_owned(), json!(show_duration(read.max(send))));
         timeouts.insert("upgraded_idle".to_owned(), json!(show_duration(read.max(send))));
         policy.insert("timeouts".to_owned(), Json::Object(timeouts));
+        while let Err(problems) = parse_policy(Json::Object(policy.clone()).to_string().as_bytes()) {
+            for problem in problems {
+                let field = problem.path.split(['.', '[']).next().unwrap_or_default();
+                if policy.remove(field).is_none() {
+                    policy.clear();
+                }
+                let instead = Some(format!("the policy of the service {}, by hand", self.name));
+                ledger.say(Weight::Lost, &self.place, format!("service {}", self.name), problem.to_string(), instead);
+            }
+        }
         Service { name: self.name, instances: self.instances, policy, source: self.source }
     }
 }

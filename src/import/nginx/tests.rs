@@ -1,1 +1,202 @@
+//! Configurations in, routes and findings out.
 
+use std::collections::BTreeMap;
+
+use super::nginx;
+use crate::import::{Files, Import, Source, Weight};
+
+struct Texts(BTreeMap<&'static str, String>);
+
+impl Files for Texts {
+    fn read(&self, path: &str) -> Result<String, String> {
+        self.0.get(path).cloned().ok_or_else(|| "there is no such file".to_owned())
+    }
+
+    fn fitting(&self, pattern: &str) -> Result<Vec<String>, String> {
+        let start = pattern.split('*').next().unwrap_or_default();
+        Ok(self.0.keys().filter(|path| path.starts_with(start)).map(|path| (*path).to_owned()).collect())
+    }
+}
+
+fn import(servers: &str) -> Import {
+    let files = Texts(BTreeMap::from([("/n/nginx.conf", format!("http {{ {servers} }}"))]));
+    nginx(&files, "/n/nginx.conf", &[]).unwrap()
+}
+
+/// `HOST,HOST PATH SERVICE PRIORITY`, what is not said left out.
+fn routes(servers: &str) -> Vec<String> {
+    let show = |record: &serde_json::Value| {
+        let hosts =
+            record["hosts"].as_array().into_iter().flatten().filter_map(|host| host.as_str()).collect::<Vec<_>>().join(",");
+        let path = ["path", "path_prefix", "path_regex"].iter().find_map(|key| Some(format!("{key}:{}", record[key].as_str()?)));
+        let priority = record["priority"].as_i64().map(|n| n.to_string());
+        let parts = [Some(hosts), path, record["service"].as_str().map(str::to_owned), priority];
+        parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    };
+    import(servers).records().iter().filter(|(noun, ..)| *noun == "route").map(|(_, _, record)| show(record)).collect()
+}
+
+fn lost(servers: &str) -> Vec<String> {
+    let lost = import(servers).findings().into_iter().filter(|finding| finding.weight == Weight::Lost);
+    lost.map(|finding| finding.to_string()).collect()
+}
+
+const HOST: &str = "proxy_set_header Host $host;";
+const A: &str = "proxy_pass http://a:1;";
+
+#[test]
+fn what_is_plain_is_carried_over_whole() {
+    let servers =
+        format!("server {{ server_name a.example; {HOST} location / {{ {A} }} location = /x {{ proxy_pass http://b:1; }} }}");
+    assert_eq!(routes(&servers), ["a:1", "path:/x b:1"]);
+    assert_eq!(import(&servers).findings(), []);
+}
+
+#[test]
+fn patterns_go_before_prefixes_and_after_those_that_stop_them() {
+    let server = format!(
+        "server {{ server_name a.example; location / {{ {A} }} location /p {{ {A} }} location ~ x$ {{ {A} }} location ~* y {{ {A} }}
+         location ^~ /s {{ {A} }} location = /e {{ {A} }} }}
+         server {{ server_name b.example; location / {{ {A} }} }}"
+    );
+    let expected = [
+        "a:1",
+        "path_prefix:/p a:1",
+        "path_regex:x$ a:1 2",
+        "path_regex:(?i)y a:1 1",
+        "path_prefix:/s a:1 3",
+        "path:/e a:1 3",
+        "b.example a:1 4",
+    ];
+    assert_eq!(routes(&server), expected, "a narrower host stands above all of a broader one");
+}
+
+/// nginx does not go on to another server, whatever that has.
+#[test]
+fn a_server_without_location_for_all_lets_nobody_fall_through() {
+    let servers = format!(
+        "server {{ listen 80 default_server; location / {{ {A} }} }} server {{ server_name b.example; location /b {{ {A} }} }}"
+    );
+    assert_eq!(routes(&servers), ["a:1", "b.example path_prefix:/b a:1", "b.example held-by-import"]);
+}
+
+#[test]
+fn what_keeps_out_rewrites_or_answers_is_held_shut() {
+    for inside in [
+        "deny all;",
+        "auth_basic x;",
+        "internal;",
+        "auth_request /auth;",
+        "limit_except GET { deny all; }",
+        "if ($http_x) { return 403; }",
+        "rewrite ^/x/(.*) /$1 break;",
+        "return 403;",
+        "access_by_lua_block { ngx.exit(403) }",
+        "location ~ secret { deny all; }",
+    ] {
+        let server = format!("server {{ location / {{ {A} }} location /x {{ {inside} {A} }} }}");
+        let expected = ["a:1", "path_prefix:/x held-by-import"].map(str::to_owned);
+        assert_eq!(routes(&server), expected, "{inside}");
+        assert!(!lost(&server).is_empty(), "{inside}");
+    }
+    // Said for all, it holds for all that do not say otherwise.
+    let server = format!("server {{ auth_basic x; location / {{ {A} }} location /x {{ auth_basic off; {A} }} }}");
+    assert_eq!(routes(&server), ["held-by-import", "path_prefix:/x a:1"]);
+    // What no route can say would be open to a broader one.
+    let server = format!("server {{ location / {{ {A} }} location ~ ^/(?!public) {{ deny all; }} }}");
+    assert!(routes(&server).is_empty(), "nothing of it is open: {:?}", routes(&server));
+}
+
+#[test]
+fn a_path_that_would_change_is_not_forwarded() {
+    for (location, pass, open) in [
+        ("/a/", "http://a:1/a/", true),
+        ("/a/", "http://a:1/", false),
+        ("/a/", "http://a:1$request_uri", true),
+        ("/a/", "http://$a", false),
+        ("/a/", "http://a$x", false),
+        ("/a/", "http://unix:/x", false),
+        ("= /a", "http://a:1/a", true),
+        ("~ ^/a", "http://a:1/a", false),
+    ] {
+        let import = import(&format!("server {{ location {location} {{ proxy_pass {pass}; }} }}"));
+        let is_open = import.records().iter().any(|(noun, _, record)| *noun == "route" && record["service"] != "held-by-import");
+        assert_eq!(is_open, open, "{location} {pass}");
+    }
+}
+
+/// Routes hold for all listeners, so what one address alone led to would be open to everybody.
+#[test]
+fn what_only_this_machine_could_reach_stays_shut() {
+    let servers = format!(
+        "server {{ location / {{ {A} }} }} server {{ listen 127.0.0.1:81; server_name in.example; location / {{ proxy_pass http://b:1; }} }}"
+    );
+    assert_eq!(routes(&servers), ["a:1", "in.example held-by-import"]);
+    assert!(lost(&servers).iter().any(|said| said.contains("127.0.0.1:81") && said.contains("a second process")));
+    assert!(!import(&servers).file(true).contains("address = \"127.0.0.1:81\""), "its listener would lead to the other's routes");
+}
+
+#[test]
+fn redirects_to_https_are_a_listeners() {
+    for redirecting in [
+        "return 301 https://$host$request_uri;",
+        "location / { return 301 https://$host$request_uri; }",
+        "if ($host = a.example) { return 301 https://$host$request_uri; } return 404;",
+        "rewrite ^ https://$server_name$request_uri? permanent;",
+    ] {
+        let servers = format!(
+            "server {{ listen 80; server_name a.example; {redirecting} }}
+             server {{ listen 443 ssl; server_name a.example; ssl_certificate a.pem; ssl_certificate_key a.key; {HOST} location / {{ {A} }} }}"
+        );
+        let file = import(&servers).file(true);
+        assert!(file.contains("redirect_to_https = 443") && file.contains("chain = \"/n/a.pem\""), "{redirecting}: {file}");
+        assert_eq!((routes(&servers), lost(&servers)), (vec!["a:1".to_owned()], Vec::new()), "{redirecting}");
+    }
+    let elsewhere = "server { listen 80; server_name a.example b.example; return 301 https://www.a.example$request_uri; }";
+    assert!(!import(elsewhere).file(true).contains("redirect_to_https"), "another host is another redirect");
+}
+
+#[test]
+fn upstreams_become_services() {
+    let import = import(&format!(
+        "upstream a {{ hash $cookie_id; server 10.0.0.1 weight=2; server 10.0.0.2:81 backup; server 10.0.0.3 down; }}
+         server {{ location / {{ proxy_pass http://a; proxy_read_timeout 5s; {HOST} }} }}"
+    ));
+    let records: Vec<String> = import.records().iter().map(|(noun, name, record)| format!("{noun} {name} {record}")).collect();
+    assert_eq!(
+        records,
+        [
+            r#"service a {"balance":"hash","hash_on":"cookie:id","timeouts":{"idle":"1m","response_head":"5s","upgraded_idle":"1m"}}"#,
+            r#"instance a/10.0.0.1:80 {"address":"10.0.0.1:80","weight":200}"#,
+            r#"instance a/10.0.0.2:81 {"address":"10.0.0.2:81","tier":1,"weight":100}"#,
+            r#"instance a/10.0.0.3:80 {"address":"10.0.0.3:80","state":"maintenance","weight":100}"#,
+            r#"route any-1 {"service":"a"}"#,
+        ]
+    );
+    assert!(import.commands().contains("pointsman put instance 'a/10.0.0.2:81' -"));
+}
+
+#[test]
+fn upstreams_that_confd_renders_keep_no_instances() {
+    let nginx_conf = "http { include conf.d/*; server { location / { proxy_pass http://app; } } }".to_owned();
+    let rendered = "upstream app { server 10.0.0.1:1; }".to_owned();
+    let files = Texts(BTreeMap::from([("/n/nginx.conf", nginx_conf), ("/n/conf.d/app.conf", rendered)]));
+    let source = Source { keys: "/s/app/{instance}".into(), service: Some("app".into()), dest: "/n/conf.d/app.conf".into() };
+    let nouns = |import: Import| import.records().into_iter().map(|(noun, ..)| noun).collect::<Vec<_>>();
+    assert_eq!(nouns(nginx(&files, "/n/nginx.conf", std::slice::from_ref(&source)).unwrap()), ["service", "route"]);
+    assert_eq!(nouns(nginx(&files, "/n/nginx.conf", &[]).unwrap()), ["service", "instance", "route"]);
+}
+
+#[test]
+fn findings_say_where_and_what_to_do() {
+    let said = lost("server {\n location / {\n gzip on;\n proxy_pass http://a:1;\n frobnicate; } }");
+    assert_eq!(
+        said,
+        [
+            "/n/nginx.conf:3: not carried over: gzip on: Pointsman compresses nothing; instead: let the service compress, or whoever stands before the proxy",
+            "/n/nginx.conf:5: not carried over: frobnicate: this directive is not known to the import; instead: see what it did, above all whether it kept anybody out",
+        ]
+    );
+    let missing = nginx(&Texts(BTreeMap::new()), "/n/nginx.conf", &[]).unwrap_err();
+    assert_eq!(missing.to_string(), "/n/nginx.conf: there is no such file");
+}
