@@ -15,6 +15,7 @@
 //! | 2 | `config` | file, variables and flags, resolved |
 //! | 2 | `import` | configurations of nginx and confd, in our words |
 //! | 2 | `pool` | services, instances, what was learned of them, ways to pick |
+//! | 2 | `trust` | TLS towards instances: who vouches for them, what they are shown |
 //! | 3 | `catalog` | the one writer, and the snapshot everyone reads |
 //! | 3 | `telemetry` | metrics as text, logs |
 //! | 4 | `registry` | etcd → events; the commands' way to etcd |
@@ -45,6 +46,7 @@ pub mod wire;
 pub mod config;
 pub mod import;
 pub mod pool;
+pub mod trust;
 
 pub mod catalog;
 pub mod telemetry;

@@ -13,9 +13,10 @@ use tracing::{debug, info, warn};
 use super::directory::Directory;
 use super::renewer::Renewer;
 use super::trouble::Trouble;
-use crate::config::{AcmeConfig, EtcdConfig, read_authorities, read_system_authorities};
+use crate::config::{AcmeConfig, EtcdConfig, read_authorities};
 use crate::model::InstanceId;
 use crate::registry::{Key, Lock, Prefix};
+use crate::tls::system_authorities;
 
 /// What this proxy has done.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ pub fn start(
     tokio::spawn(async move {
         let read = {
             let ca_file = config.ca_file.clone();
-            move || ca_file.map_or_else(read_system_authorities, |path| read_authorities(&path))
+            move || ca_file.map_or_else(system_authorities, |path| read_authorities(&path))
         };
         let authorities = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()));
         let directory = authorities.and_then(|authorities| Directory::new(authorities).map_err(|error| error.to_string()));

@@ -111,6 +111,8 @@ struct InstanceView<'a> {
     /// The last probe in words, and when it ended; `null` before the first.
     probe_detail: Option<String>,
     probed_at: Option<String>,
+    /// Why a request could not connect, if none was answered since.
+    connect_detail: Option<String>,
     passive: &'static str,
     eligible: bool,
     reason: Option<String>,
@@ -184,6 +186,7 @@ impl<'a> InstanceView<'a> {
             probe: state.health.verdict().as_str(),
             probe_detail: probed_at.map(|_| state.health.probe_said()),
             probed_at: probed_at.map(|at| moment(SystemTime::now() - now.since(at))),
+            connect_detail: state.health.connect_said(),
             passive: state.health.passive().as_str(),
             eligible: service.admits(instance, now).is_ok(),
             reason: service

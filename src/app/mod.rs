@@ -146,8 +146,9 @@ async fn serve(
     let kind = if inside.is_some() { "embedded" } else { "etcd" };
     let following = Arc::new(Following::new(&config.registry, kind, guard.clone()));
     let (drains, upgrades) = (Arc::new(Mutex::new(Drains::default())), Arc::new(Upgrades::default()));
-    let proxy = proxy::Proxy::new(live.clone(), &config.proxy, access_log.clone(), &config.listeners);
-    let prober = prober::Prober::start(live.clone(), stops.control.clone()).map_err(StartError::Runtime)?;
+    let trusts = Arc::default();
+    let proxy = proxy::Proxy::new(live.clone(), &trusts, &config.proxy, access_log.clone(), &config.listeners);
+    let prober = prober::Prober::start(live.clone(), trusts, stops.control.clone()).map_err(StartError::Runtime)?;
     let acme_status = Arc::new(acme::Status::default());
     let (cert_files, from_files) = certs::Files::first(&config.listeners, started_at);
     let sources = Arc::new(reading::sources(reading::Parts {

@@ -95,7 +95,12 @@ fn shown(entry: &Entry) -> Json {
             fields.retain(|name, value| is_public(name, value));
             Json::Object(fields)
         }
-        Ok(value @ Json::Object(_)) if !secret => value,
+        Ok(Json::Object(mut fields)) if !secret => {
+            if let Some(tls) = fields.get_mut("tls").and_then(Json::as_object_mut) {
+                tls.remove("key");
+            }
+            Json::Object(fields)
+        }
         // What is not the record it should be may hold a key anywhere.
         _ if secret => json!({}),
         _ => String::from_utf8_lossy(&entry.value).into(),

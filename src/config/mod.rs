@@ -50,7 +50,7 @@ pub use load::{load, load_registry};
 pub use network::Network;
 pub use pattern::KeyPattern;
 pub use problems::Problems;
-pub use tls::{AdminTls, CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_authorities, read_system_authorities};
+pub use tls::{AdminTls, CertificateFiles, ClientAuth, Hsts, TlsConfig, TlsVersion, read_authorities};
 pub use token::read_tokens;
 
 /// Everything `pointsman run` needs to know. Nobody behind this checks again.

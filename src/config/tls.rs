@@ -113,15 +113,8 @@ pub fn read_authorities(path: &Path) -> Result<Arc<RootCertStore>, String> {
     tls::authorities(&contents(path)?).map_err(|reason| format!("{} {reason}", path.display()))
 }
 
-/// Those whom the system trusts.
-pub fn read_system_authorities() -> Result<Arc<RootCertStore>, String> {
-    let found = rustls_native_certs::load_native_certs().map_err(|error| format!("the system's certificates: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found);
-    Ok(Arc::new(roots))
-}
-
-fn contents(path: &Path) -> Result<Vec<u8>, String> {
+/// A file of PEM. `Err` begins with it.
+pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;

@@ -26,8 +26,8 @@ pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, ChallengeToken, InstanceId, NameError, RouteName, ServiceName};
 pub use outcome::Outcome;
 pub use policy::{
-    Balance, EjectionPolicy, HashOn, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy,
-    ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+    Balance, EjectionPolicy, HashOn, Identity, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy,
+    ProtectionPolicy, ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
 pub use probe::ProbeResult;
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};

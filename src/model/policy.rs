@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::Secret;
+
 /// `/services/NAME`, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePolicy {
@@ -319,11 +321,25 @@ impl ProxyProtocol {
     }
 }
 
-/// How instances that speak TLS are verified.
+/// How instances that speak TLS are verified, and what they are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamTls {
     pub verify: bool,
     pub server_name: Option<String>,
-    /// PEM.
+    /// PEM. `None`: those that the system trusts.
     pub ca: Option<String>,
+    pub identity: Option<Identity>,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { verify: true, server_name: None, ca: None, identity: None }
+    }
+}
+
+/// A certificate of ours for those who ask for one, with its key. Both are PEM and belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub chain: String,
+    pub key: Secret,
 }

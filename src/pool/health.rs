@@ -17,6 +17,8 @@ pub struct Health {
     verdict_at: AtomicU64,
     /// The last that tried to connect, a probe or a request, found nobody.
     unreachable: AtomicBool,
+    /// There are words about the last attempt to connect.
+    has_connect_words: AtomicBool,
     pub(super) failures: AtomicU32,
     pub(super) connect_failures: AtomicU32,
     /// Since when it is known not to take connections; `NEVER` while it does.
@@ -68,6 +70,8 @@ pub(super) struct Ledger {
     /// The last probe in words, and the one that settled the verdict.
     pub probe_said: String,
     pub verdict_said: String,
+    /// Why a request's last attempt to connect failed; empty once one was answered.
+    pub connect_said: String,
 }
 
 impl Health {
@@ -77,6 +81,7 @@ impl Health {
             verdict: AtomicU8::new(Verdict::Unknown as u8),
             verdict_at: AtomicU64::new(born.as_millis()),
             unreachable: AtomicBool::new(false),
+            has_connect_words: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             connect_failures: AtomicU32::new(0),
             failing_since: AtomicU64::new(0),
@@ -121,6 +126,28 @@ impl Health {
     /// Whether that is news.
     pub(super) fn set_says_draining(&self, says: bool) -> bool {
         self.says_draining.swap(says, Relaxed) != says
+    }
+
+    /// Why a request could not connect, if none was answered since.
+    pub fn connect_said(&self) -> Option<String> {
+        self.has_connect_words.load(Relaxed).then(|| self.ledger().connect_said.clone())
+    }
+
+    /// A request could not connect. Whether the last one said something else.
+    pub fn connect_failed(&self, said: &str) -> bool {
+        let mut ledger = self.ledger();
+        let is_news = ledger.connect_said != said;
+        said.clone_into(&mut ledger.connect_said);
+        self.has_connect_words.store(true, Relaxed);
+        is_news
+    }
+
+    /// It has answered a request, so that is over. Only then: TLS may be refused after a connection seemed to stand.
+    pub(super) fn connects(&self) {
+        if self.has_connect_words.load(Relaxed) {
+            self.has_connect_words.store(false, Relaxed);
+            self.ledger().connect_said.clear();
+        }
     }
 
     pub fn ejection_cause(&self) -> &'static str {

@@ -47,7 +47,7 @@ impl Pool {
     /// `all` is sorted by id.
     pub fn new(all: Vec<Arc<Instance>>) -> Self {
         debug_assert!(all.is_sorted_by(|a, b| a.id < b.id));
-        let speaks_http1 = all.iter().all(|i| i.spec.protocol == Protocol::Http);
+        let speaks_http1 = all.iter().all(|i| matches!(i.spec.protocol, Protocol::Http | Protocol::Https));
         Self { all, speaks_http1 }
     }
 
@@ -73,7 +73,7 @@ impl Pool {
         &self.all
     }
 
-    /// All of them are spoken to in HTTP/1.1 without TLS.
+    /// All of them are spoken to in HTTP/1.1, in the clear or over TLS.
     pub fn speaks_http1(&self) -> bool {
         self.speaks_http1
     }

@@ -68,6 +68,7 @@ impl Service {
     /// The head of an attempt's response is here: enough to end a trial well, however long the rest takes. `took`: since
     /// the instance was chosen.
     pub fn answered(&self, held: &mut InFlight, outcome: Outcome, took: Duration, now: Moment) {
+        held.instance().state.health.connects();
         if self.policy.balance == Balance::PeakEwma && !outcome.is_failure() {
             let us = held.instance().state.latency_now.peak(took, now);
             self.stats.latency.follow(us, now);

@@ -9,6 +9,7 @@ use super::judge::Pace;
 use super::tls::Tls;
 use crate::model::{Host, InstanceSpec, Lifecycle, ProbeKind, ProbePolicy, ProxyProtocol, ServicePolicy, StatusRanges};
 use crate::pool::Instance;
+use crate::trust::Trusts;
 
 /// Equal checks of one address are one check, whoever wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,7 +48,7 @@ pub struct HttpAsk {
 
 impl Check {
     /// What an instance has to answer, and where. `None`: it is not probed.
-    pub fn of(policy: &ServicePolicy, instance: &Instance) -> Option<(SocketAddr, Self)> {
+    pub fn of(policy: &ServicePolicy, instance: &Instance, trusts: &Trusts) -> Option<(SocketAddr, Self)> {
         let (spec, probe) = (&*instance.spec, &policy.probe);
         let mut address = instance.standing.addr?;
         if let Some(port) = spec.probe.port {
@@ -59,7 +60,10 @@ impl Check {
         }
         let ask = Self::ask(spec, probe, address.port())?;
         let over_http2 = matches!(ask, Ask::Grpc { .. } | Ask::Http(HttpAsk { over_http2: true, .. }));
-        let tls = spec.protocol.is_tls().then(|| Tls::new(policy.tls.as_ref(), &spec.address.host, over_http2));
+        let tls = spec.protocol.is_tls().then(|| {
+            let trust = trusts.of(policy.tls.as_ref());
+            Tls { name: trust.name(&spec.address.host), trust, over_http2 }
+        });
         let pace = Pace { interval: probe.interval, rise: probe.rise, fall: probe.fall };
         let proxy_protocol = policy.proxy_protocol;
         Some((address, Self { ask, tls, proxy_protocol, timeout: probe.timeout, pace }))
@@ -91,12 +95,14 @@ mod tests {
     use super::*;
     use crate::prober::subjects::tests::instance;
     use crate::wire::{parse_instance, parse_policy};
+    use std::sync::LazyLock;
 
     /// Where an instance of this record is probed, and for what.
     fn check(policy: &str, record: &str) -> Option<(String, Check)> {
+        static TRUSTS: LazyLock<Trusts> = LazyLock::new(Trusts::default);
         let policy = parse_policy(policy.as_bytes()).unwrap().value;
         let instance = instance("app", "a", parse_instance(record.as_bytes()).unwrap().value, 1);
-        Check::of(&policy, &instance).map(|(address, check)| (address.to_string(), check))
+        Check::of(&policy, &instance, &TRUSTS).map(|(address, check)| (address.to_string(), check))
     }
 
     fn asks(policy: &str, record: &str) -> String {

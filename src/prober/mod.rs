@@ -33,6 +33,8 @@ use tokio::sync::{Notify, watch};
 use crate::catalog::Live;
 use crate::model::ServiceName;
 use crate::pool::Histogram;
+use crate::trust::Trusts;
+use subjects::Subjects;
 
 /// Where the prober is told of changes, and asked how far it is. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -51,11 +53,12 @@ struct Changes {
 
 impl Prober {
     /// Probes what `live` holds, from the first `changed` until `shutdown`, on a thread of its own.
-    pub fn start(live: Arc<Live>, shutdown: watch::Receiver<bool>) -> io::Result<Self> {
+    pub fn start(live: Arc<Live>, trusts: Arc<Trusts>, shutdown: watch::Receiver<bool>) -> io::Result<Self> {
         let (first_round_over, first_round) = watch::channel(false);
         let prober = Self { changes: Arc::default(), lateness: Arc::default(), first_round };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = run::Run::new(live, prober.changes.clone(), prober.lateness.clone(), first_round_over);
+        let (changes, lateness) = (prober.changes.clone(), prober.lateness.clone());
+        let run = run::Run::new(live, Subjects::new(trusts), changes, lateness, first_round_over);
         std::thread::Builder::new().name("prober".to_owned()).spawn(move || runtime.block_on(run.until(shutdown)))?;
         Ok(prober)
     }

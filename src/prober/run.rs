@@ -39,13 +39,19 @@ struct Running {
 }
 
 impl Run {
-    pub fn new(live: Arc<Live>, changes: Arc<Changes>, lateness: Arc<Histogram>, first_round_over: watch::Sender<bool>) -> Self {
+    pub fn new(
+        live: Arc<Live>,
+        subjects: Subjects,
+        changes: Arc<Changes>,
+        lateness: Arc<Histogram>,
+        first_round_over: watch::Sender<bool>,
+    ) -> Self {
         Self {
             live,
             changes,
             lateness,
             first_round_over,
-            subjects: Subjects::default(),
+            subjects,
             schedule: Schedule::default(),
             probes: JoinSet::new(),
             running: HashMap::new(),

@@ -15,6 +15,7 @@ use super::judge::Judge;
 use super::schedule::Lane;
 use crate::model::{Outcome, ServiceName, Verdict};
 use crate::pool::{Instance, Service};
+use crate::trust::Trusts;
 
 /// Counted up and never used twice, so what is left of one that is gone is never taken for another.
 pub type SubjectId = u64;
@@ -25,6 +26,7 @@ pub struct Subjects {
     by_key: HashMap<(SocketAddr, Arc<Check>), SubjectId>,
     services: HashMap<ServiceName, Followed>,
     next_id: SubjectId,
+    trusts: Arc<Trusts>,
 }
 
 /// A service as it was when it was followed last.
@@ -76,6 +78,10 @@ pub struct Joined {
 }
 
 impl Subjects {
+    pub fn new(trusts: Arc<Trusts>) -> Self {
+        Self { trusts, ..Self::default() }
+    }
+
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -114,7 +120,7 @@ impl Subjects {
                 subjects.push(*subject);
                 continue;
             }
-            let wanted = service.as_ref().and_then(|s| Check::of(&s.policy, instance));
+            let wanted = service.as_ref().and_then(|s| Check::of(&s.policy, instance, &self.trusts));
             let subject = wanted.map(|(address, check)| self.subject_of(address, check, instance, &mut changes));
             let before = was.and_then(|(before, subject)| Some((before, (*subject)?)));
             if let (Some((before, old)), Some(subject)) = (before, subject)

@@ -16,6 +16,7 @@ use super::check::Check;
 use super::probe::probe;
 use super::subjects::tests::instance;
 use crate::model::{Address, InstanceSpec, Protocol};
+use crate::trust::Trusts;
 use crate::wire::parse_policy;
 
 /// How an instance behaves once it is connected to.
@@ -68,7 +69,7 @@ fn acceptor(protocol: &[u8]) -> TlsAcceptor {
 async fn ask(policy: &str, address: SocketAddr, protocol: Protocol) -> (&'static str, String) {
     let policy = parse_policy(policy.as_bytes()).unwrap().value;
     let spec = InstanceSpec { protocol, ..InstanceSpec::at(Address::parse(&address.to_string()).unwrap()) };
-    let (address, check) = Check::of(&policy, &instance("app", "a", spec, 1)).unwrap();
+    let (address, check) = Check::of(&policy, &instance("app", "a", spec, 1), &Trusts::default()).unwrap();
     let (reading, took) = probe(address, &check).await;
     assert!(took < check.timeout + Duration::from_millis(500), "it took {took:?}");
     (reading.result.as_str(), reading.said.into_owned())
@@ -125,9 +126,6 @@ async fn over_tls_the_certificate_has_to_be_good() {
     }
     let found = ask(r#"{"tls":{"verify":false}}"#, start(Behaviour::Says("no TLS")).await, Protocol::Https).await;
     assert_eq!(found.0, "tls", "{found:?}");
-    let unread = r#"{"tls":{"ca":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}}"#;
-    let found = ask(unread, start(Behaviour::Tls(b"http/1.1", answer)).await, Protocol::Https).await;
-    assert!(found.0 == "tls" && found.1.contains("tls.ca of the policy"), "{found:?}");
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ pub enum Failure {
     /// Nobody listens, or no way there.
     Refused,
     ConnectTimeout,
+    /// Somebody listens, but no TLS as the policy wants it came of that. Nothing of the request was sent, or looked at.
+    Tls,
     /// The connection broke before the answer was whole.
     Reset,
     /// An HTTP/2 instance says that it has not looked at the request (REFUSED_STREAM, GOAWAY).
@@ -288,7 +290,7 @@ impl Forwarding {
         if let Some(service) = &self.service {
             service.stats.count_retry(failure.retry_cause());
         }
-        let connected = !matches!(failure, Failure::Refused | Failure::ConnectTimeout);
+        let connected = !matches!(failure, Failure::Refused | Failure::ConnectTimeout | Failure::Tls);
         let pause = if connected { PAUSE_MIN.max(PAUSE_MAX.mul_f64(rng.f64())) } else { Duration::ZERO };
         Next::Retry { pause }
     }
@@ -317,7 +319,7 @@ impl Forwarding {
         let policy = &service.policy;
         let safe = match failure {
             // Nothing has reached an instance.
-            Failure::Refused | Failure::ConnectTimeout | Failure::NotProcessed => true,
+            Failure::Refused | Failure::ConnectTimeout | Failure::Tls | Failure::NotProcessed => true,
             // It may have done what it was asked to do.
             Failure::Reset | Failure::Timeout | Failure::Status(_) => policy.retry.methods.contains(progress.method),
             Failure::Invalid => false,
@@ -397,7 +399,7 @@ impl Attempt {
 impl Failure {
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::Refused => Outcome::ConnectFailed,
+            Self::Refused | Self::Tls => Outcome::ConnectFailed,
             Self::ConnectTimeout => Outcome::ConnectTimeout,
             Self::Reset | Self::NotProcessed | Self::Invalid => Outcome::Reset,
             Self::Timeout => Outcome::Timeout,
@@ -409,6 +411,7 @@ impl Failure {
         match self {
             Self::Refused => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "upstream_tls",
             Self::Reset | Self::NotProcessed => "upstream_reset",
             Self::Timeout => "upstream_timeout",
             Self::Invalid => "upstream_invalid",
@@ -419,7 +422,7 @@ impl Failure {
     /// An index into `pool::RETRY_CAUSES`.
     fn retry_cause(self) -> usize {
         match self {
-            Self::Refused => 0,
+            Self::Refused | Self::Tls => 0,
             Self::ConnectTimeout => 1,
             Self::Reset | Self::NotProcessed | Self::Timeout | Self::Invalid => 2,
             Self::Status(_) => 3,

@@ -76,6 +76,7 @@ use worker::Worker;
 
 use crate::catalog::Live;
 use crate::config::{ClientLimits, Listener, ProxyConfig};
+use crate::trust::Trusts;
 
 /// The proxy of this process: hand it sockets, and tell it which instances have left.
 #[derive(Clone)]
@@ -97,7 +98,13 @@ struct Shared {
 
 impl Proxy {
     /// `listeners`: in the order of the sockets to come.
-    pub fn new(live: Arc<Live>, config: &ProxyConfig, access_log: Option<AccessLog>, listeners: &[Listener]) -> Self {
+    pub fn new(
+        live: Arc<Live>,
+        trusts: &Arc<Trusts>,
+        config: &ProxyConfig,
+        access_log: Option<AccessLog>,
+        listeners: &[Listener],
+    ) -> Self {
         let (limits, trusted) = (config.limits.clone(), Trusted::new(&config.trusted_proxies).saying_forwarded(config.forwarded));
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let listening: Arc<[_]> =
@@ -107,7 +114,7 @@ impl Proxy {
         let shared = Arc::new(Shared { live, limits, trusted, addresses, access_log, parting: parts });
         let worker = |_| Worker {
             shared: shared.clone(),
-            upstreams: Arc::new(Upstreams::default()),
+            upstreams: Arc::new(Upstreams::new(trusts.clone())),
             stats: Arc::new(WorkerStats::new(listeners.len())),
             listening: listening.clone(),
             room: room.clone(),

@@ -14,7 +14,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::explain::explain;
-use crate::config::{CertificateFiles, EtcdConfig, read_authorities, read_system_authorities};
+use crate::config::{CertificateFiles, EtcdConfig, read_authorities};
+use crate::tls::system_authorities;
 
 /// Connects, logs in if there is a user, and asks one question, because a client connects only when it is used.
 /// Every call on the result still needs a time limit of its own: the client's does not cover the wait for a connection.
@@ -79,7 +80,7 @@ fn options(config: &EtcdConfig, over_tls: bool) -> Result<ConnectOptions, String
 fn tls(config: &EtcdConfig) -> Result<TlsOptions, String> {
     let authorities = match &config.ca {
         Some(path) => read_authorities(path).map_err(|reason| format!("registry.ca: {reason}"))?,
-        None => read_system_authorities().map_err(|reason| format!("{reason}; set registry.ca"))?,
+        None => system_authorities().map_err(|reason| format!("{reason}; set registry.ca"))?,
     };
     // Without a limit of its own, a handshake with a stopped process never ends.
     let mut tls = TlsOptions::new().timeout(HANDSHAKE_TIMEOUT).trust_anchors(Arc::unwrap_or_clone(authorities).roots);

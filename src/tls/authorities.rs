@@ -6,6 +6,14 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+/// Those whom the system trusts.
+pub fn system_authorities() -> Result<Arc<RootCertStore>, String> {
+    let found = rustls_native_certs::load_native_certs().map_err(|error| format!("the system's certificates: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    Ok(Arc::new(roots))
+}
+
 /// Every certificate of a PEM text. `Err` says what is wrong with it.
 pub fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();

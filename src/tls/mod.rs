@@ -6,7 +6,8 @@
 //! 3. A handshake asks `Certificates::find` with the name that the client sent: exact name, wildcard, default. That of an ACME
 //!    directory is answered with a `proof`.
 //!
-//! Invariants: no message repeats a line of a key; nobody here reads a file, a clock or a socket.
+//! Invariants: no message repeats a line of a key; nobody here reads a clock, a socket, or a file but those of the
+//! system's authorities.
 
 mod authorities;
 mod book;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use authorities::authorities;
+pub use authorities::{authorities, system_authorities};
 pub use book::{CertBook, Certificates};
 pub use check::{Checked, Flaw, Part, Pem, check};
 pub use index::CertIndex;

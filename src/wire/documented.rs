@@ -118,7 +118,7 @@ fn every_default_in_the_manual_is_the_one_of_the_code() {
     let policy = defaults("Services", json!({}));
     assert!(String::from_utf8_lossy(&policy).contains("\"timeouts\""), "the manual's tables were read");
     // A policy with a table that is off by default has the defaults of that; without one there is none.
-    let tls = Some(UpstreamTls { verify: true, server_name: None, ca: None });
+    let tls = Some(UpstreamTls::default());
     let latency_outliers = Some(LatencyOutlierPolicy::default());
     let expected = ServicePolicy { tls, latency_outliers, ..ServicePolicy::default() };
     assert_eq!(parse_policy(&policy).unwrap().value, expected);

@@ -18,6 +18,7 @@ pub(crate) mod fields;
 mod foreign;
 mod instance;
 pub(crate) mod node;
+pub(crate) mod pem;
 mod policy;
 mod policy_json;
 mod presence;
@@ -28,6 +29,7 @@ mod route;
 pub(crate) mod scalar;
 mod suggest;
 mod time;
+mod upstream_tls;
 
 use std::fmt;
 

@@ -4,11 +4,10 @@ use http::{HeaderName, HeaderValue};
 
 use crate::model::{
     Balance, EjectionPolicy, HashOn, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy, ProtectionPolicy,
-    ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
+    ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy,
 };
 
 use super::ParseResult;
-use super::certificate::pem;
 use super::fields::{Fields, Read};
 use super::instance::path;
 use super::node::{Node, Value, quoted};
@@ -16,6 +15,7 @@ use super::record::read_json;
 use super::scalar::{
     boolean, duration, duration_above_zero, header_name, method, number, one_of, percent, show_duration, size, text, word,
 };
+use super::upstream_tls::upstream_tls;
 
 /// Every field is optional; what is absent or null has its default.
 pub fn parse_policy(value: &[u8]) -> ParseResult<ServicePolicy> {
@@ -57,7 +57,7 @@ pub(crate) fn read_policy(fields: &mut Fields<'_>) -> ServicePolicy {
         sticky: fields.section("sticky").and_then(|mut sticky| self::sticky(&mut sticky)),
         protection: protection(&mut fields.section_or_empty("protection")),
         zone_aware,
-        tls: fields.section("tls").map(|mut tls| self::tls(&mut tls)),
+        tls: fields.section("tls").map(|mut tls| upstream_tls(&mut tls)),
         proxy_protocol: fields.optional("proxy_protocol", one_of(&ProxyProtocol::ALL, ProxyProtocol::as_str)),
     }
 }
@@ -167,18 +167,6 @@ fn protection(fields: &mut Fields<'_>) -> ProtectionPolicy {
     }
 }
 
-fn tls(fields: &mut Fields<'_>) -> UpstreamTls {
-    let tls = UpstreamTls {
-        verify: fields.or("verify", true, boolean),
-        server_name: fields.optional("server_name", server_name),
-        ca: fields.optional("ca", pem("CERTIFICATE")),
-    };
-    if !tls.verify && tls.ca.is_some() {
-        fields.odd("ca", "is not used while verify is false");
-    }
-    tls
-}
-
 pub(super) fn probe_kind(kind: ProbeKind) -> &'static str {
     match kind {
         ProbeKind::Http => "http",
@@ -274,17 +262,6 @@ fn header_value(node: &Node) -> Read<HeaderValue> {
     Ok(value)
 }
 
-/// The name a certificate has to have.
-fn server_name(node: &Node) -> Read<String> {
-    let said = text(node)?;
-    let letters = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let is_name = said.len() <= 253 && said.split('.').all(letters);
-    if is_name || said.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(said.to_owned());
-    }
-    Err(format!("{} is neither a DNS name nor an IP address", quoted(said)))
-}
-
 /// RFC 9110's `token`.
 fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
@@ -320,6 +297,7 @@ const COUNT_MAX: u32 = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UpstreamTls;
     use std::time::Duration;
 
     fn problems(value: &str) -> Vec<String> {
@@ -352,13 +330,13 @@ mod tests {
     fn the_parts_that_are_off_by_default_read_too() {
         let policy = read(
             r#"{"balance":"maglev","hash_on":"header:X-User","panic":"fail","sticky":{"cookie":"s","ttl":"1h"},
-                "tls":{"verify":false,"server_name":"api.internal"},"retry":{"per_try_timeout":"2s","methods":[]},
+                "tls":{"server_name":"api.internal"},"retry":{"per_try_timeout":"2s","methods":[]},
                 "probe":{"expect":"200,204,300-302","host":"api:8080"}}"#,
         );
         assert_eq!((policy.balance, policy.hash_on), (Balance::Maglev, Some(HashOn::Header("x-user".into()))));
         assert_eq!(policy.panic, Panic::Fail);
         assert_eq!(policy.sticky, Some(StickyPolicy { cookie: "s".into(), ttl: Some(Duration::from_secs(3600)) }));
-        assert_eq!(policy.tls, Some(UpstreamTls { verify: false, server_name: Some("api.internal".into()), ca: None }));
+        assert_eq!(policy.tls, Some(UpstreamTls { server_name: Some("api.internal".into()), ..UpstreamTls::default() }));
         assert_eq!((policy.retry.per_try_timeout, policy.retry.methods), (Some(Duration::from_secs(2)), vec![]));
         assert_eq!(policy.probe.expect, StatusRanges(vec![(200, 200), (204, 204), (300, 302)]));
     }

@@ -9,7 +9,7 @@ use super::policy::probe_kind;
 use super::record::VERSION;
 use super::scalar::{show_duration, show_size};
 
-/// `parse_policy` reads the same policy back.
+/// `parse_policy` reads the same policy back, if it has no key.
 pub fn policy_json(policy: &ServicePolicy) -> Json {
     let ServicePolicy { probe, ejection, retry, timeouts, limits, protection, .. } = policy;
     json!({
@@ -78,7 +78,13 @@ pub fn policy_json(policy: &ServicePolicy) -> Json {
             "limbo": show_duration(protection.limbo),
         },
         "zone_aware": policy.zone_aware,
-        "tls": policy.tls.as_ref().map(|t| json!({"verify": t.verify, "server_name": t.server_name, "ca": t.ca})),
+        // Never the key, so a policy with one cannot be read back.
+        "tls": policy.tls.as_ref().map(|t| json!({
+            "verify": t.verify,
+            "server_name": t.server_name,
+            "ca": t.ca,
+            "certificate": t.identity.as_ref().map(|identity| &identity.chain),
+        })),
         "proxy_protocol": policy.proxy_protocol.map(ProxyProtocol::as_str),
     })
 }

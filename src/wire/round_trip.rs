@@ -113,9 +113,14 @@ fn policy() -> impl Strategy<Value = ServicePolicy> {
     let protection =
         (0..=100u8, positive(), some_time()).prop_map(|(percent, window, limbo)| ProtectionPolicy { percent, window, limbo });
     let sticky = ("[a-z_]{1,9}", of(positive())).prop_map(|(cookie, ttl)| StickyPolicy { cookie, ttl });
-    let ca = "-----BEGIN CERTIFICATE-----\n[A-Za-z0-9]{4}\n-----END CERTIFICATE-----\n";
-    let tls =
-        (any::<bool>(), of("[a-z]{1,9}"), of(ca)).prop_map(|(verify, server_name, ca)| UpstreamTls { verify, server_name, ca });
+    let ca = Just(include_str!("../../tests/certificates/ca.pem").to_owned());
+    // Without an identity, whose key is never written.
+    let tls = (any::<bool>(), of("[a-z]{1,9}"), of(ca)).prop_map(|(verify, server_name, ca)| UpstreamTls {
+        verify,
+        server_name,
+        ca,
+        identity: None,
+    });
     let proxy_protocol = of(proptest::sample::select(ProxyProtocol::ALL.to_vec()));
     let traffic = (probe(), ejection(), retry(), timeouts(), limits, protection);
     let slow = (some_time(), of(latency_outliers()));

@@ -81,6 +81,9 @@ mod tls;
 /// A new process takes over, and nobody notices.
 mod upgrade;
 
+/// Instances that speak TLS.
+mod upstream_tls;
+
 /// What `docs/getting-started.md` tells, told by the built binary.
 mod by_hand;
 /// The registry inside the process, beside a real etcd.

@@ -18,12 +18,12 @@ use super::transfer::{Stop, Transfer, Up};
 use super::upload::Upload;
 use crate::model::ServicePolicy;
 use crate::proxy::arrival::Arrival;
-use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::attempt::{Next, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
 use crate::proxy::introduction::for_instance;
 use crate::proxy::limits::{Limit, SLOW_READ, UNREAD_BODY};
 use crate::proxy::reply::{CLIENT_GONE, Refusal};
-use crate::proxy::upstream::{Wire, dial};
+use crate::proxy::upstream::{Wire, connect};
 
 /// What becomes of the connection.
 #[derive(Debug)]
@@ -114,13 +114,13 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
             Some(wire) => attempt(engine, &mut client, wire, true).await,
             None => {
                 let first = introduction(&client, &policy);
-                match unless_gone(client.connection, dial(addr, policy.timeouts.connect, &first)).await {
+                let connecting = connect(addr, line.secure.as_ref(), policy.timeouts.connect, &first);
+                match unless_gone(client.connection, connecting).await {
                     None => Err(Stop::ClientGone),
                     Some(Ok(stream)) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,
-                    Some(Err(error)) => {
-                        debug!(%error, "No connection to an instance");
-                        let is_late = error.kind() == std::io::ErrorKind::TimedOut;
-                        Err(Stop::Failed(if is_late { Failure::ConnectTimeout } else { Failure::Refused }))
+                    Some(Err(no_connection)) => {
+                        debug!(?no_connection, "No connection to an instance");
+                        Err(Stop::Failed(no_connection.note(&instance)))
                     }
                 }
             }

@@ -13,7 +13,7 @@
 //!   came behind.
 //! - An idle connection holds no buffer; a busy one holds a few of a fixed size, whatever passes.
 //! - A client that ends its side before its answer is whole has left, and the attempt is given up.
-//! - Deliberately absent: HTTP/1.0, upgrades, TLS and HTTP/2 upstream; the general engine does them. It never sees a byte as
+//! - Deliberately absent: HTTP/1.0, upgrades, HTTP/2 upstream; the general engine does them. It never sees a byte as
 //!   the client wrote it: the head is checked here and written anew, and so is the body on its way there.
 
 mod alarm;

@@ -95,7 +95,7 @@ impl Request {
         Ok(framing)
     }
 
-    /// The other engine has to do it: HTTP/1.0, upgrades, and services with an instance that speaks TLS or HTTP/2.
+    /// The other engine has to do it: HTTP/1.0, upgrades, and services with an instance that speaks HTTP/2.
     pub fn is_general(&self) -> bool {
         let service = self.way.as_ref().and_then(|way| way.forwarding.service.as_ref());
         let speaks_http1 = service.is_none_or(|service| service.pool.speaks_http1());

@@ -6,9 +6,10 @@
 //! - Once a byte of a response has gone to the client, the attempt is not given up for another.
 
 use std::future::poll_fn;
+use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -24,7 +25,8 @@ use crate::config::ClientLimits;
 use crate::proxy::attempt::{Failure, Progress};
 use crate::proxy::downstream::{Connection, INPUT_SIZE};
 use crate::proxy::reply::{BAD_CHUNK, Refusal};
-use crate::proxy::upstream::Wire;
+use crate::proxy::upstream::{Wire, note_no_tls};
+use crate::trust::{is_refusal, words};
 
 /// What an attempt works on.
 pub struct Transfer<'t> {
@@ -61,6 +63,8 @@ pub struct Up {
     /// The head, then one piece of the body after the other.
     out: Vec<u8>,
     written: usize,
+    /// Nothing of what was written waits in a buffer of TLS.
+    is_flushed: bool,
     /// The instance does not take the rest; its response may say why.
     is_broken: bool,
     /// Since when the response is all that is waited for.
@@ -77,11 +81,28 @@ impl Up {
             let used = upload.pass(connection.rest(), &mut out).map_err(|_| BAD_CHUNK)?;
             connection.consume(used);
         }
-        Ok(Self { out, written: 0, is_broken: false, asked: None })
+        Ok(Self { out, written: 0, is_flushed: false, is_broken: false, asked: None })
     }
 
     fn is_flushed(&self) -> bool {
-        self.written == self.out.len()
+        self.written == self.out.len() && self.is_flushed
+    }
+
+    /// Writes what there is, and flushes when it is all written.
+    fn poll_write(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written == self.out.len() {
+            ready!(Pin::new(wire).poll_flush(cx))?;
+            self.is_flushed = true;
+            return Poll::Ready(Ok(()));
+        }
+        self.is_flushed = false;
+        match ready!(Pin::new(wire).poll_write(cx, &self.out[self.written..]))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => {
+                self.written += n;
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 
@@ -113,10 +134,10 @@ impl Transfer<'_> {
         let mut moved = false;
         loop {
             if !self.up.is_flushed() && !self.up.is_broken {
-                match Pin::new(&mut *self.wire).poll_write(cx, &self.up.out[self.up.written..]) {
+                match self.up.poll_write(self.wire, cx) {
                     Poll::Pending => return Ok(moved),
-                    Poll::Ready(Ok(n)) if n > 0 => self.up.written += n,
-                    Poll::Ready(_) => self.up.is_broken = true,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => self.up.is_broken = true,
                 }
                 moved = true;
                 continue;
@@ -176,11 +197,21 @@ impl Transfer<'_> {
                     Poll::Pending => return Ok(moved),
                     Poll::Ready(Ok(0)) => self.down.ended().map_err(Stop::Failed)?,
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Err(Stop::Failed(Failure::Reset)),
+                    Poll::Ready(Err(error)) => return Err(Stop::Failed(self.broken(&error))),
                 }
             }
             moved = true;
         }
+    }
+
+    fn broken(&self, error: &io::Error) -> Failure {
+        if !self.down.expects_head() || !is_refusal(error) {
+            return Failure::Reset;
+        }
+        if let Some(attempt) = self.request.way.as_ref().and_then(|way| way.forwarding.current()) {
+            note_no_tls(attempt.instance(), &words(error));
+        }
+        Failure::Tls
     }
 
     /// What has come from the instance and was not looked at.

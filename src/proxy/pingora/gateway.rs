@@ -22,9 +22,10 @@ use super::link::SessionLink;
 use super::peers::Peers;
 use super::{answer, failure, tunnel};
 use crate::catalog::Live;
+use crate::model::Protocol;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
-use crate::proxy::attempt::{Failure, Next, Progress};
+use crate::proxy::attempt::{Attempt, Failure, Next, Progress};
 use crate::proxy::challenge;
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
@@ -36,7 +37,7 @@ use crate::proxy::limits::{SLOW_READ, UNREAD_BODY};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::{BAD_CHUNK, CLIENT_GONE, Refusal};
 use crate::proxy::route::route;
-use crate::proxy::upstream::is_current;
+use crate::proxy::upstream::{self, is_current};
 
 /// One per worker.
 pub struct Gateway {
@@ -125,6 +126,7 @@ impl ProxyHttp for Gateway {
         if let Some(forwarding) = ctx.forwarding() {
             forwarding.connected(reused);
         }
+
         Ok(())
     }
 
@@ -137,6 +139,11 @@ impl ProxyHttp for Gateway {
         let (Some(Arrived { arrival, .. }), Stage::Forwarding(way)) = (&ctx.arrived, &ctx.stage) else {
             return Error::e_explain(ErrorType::InternalError, "forwarded without a route");
         };
+        let protocol = way.forwarding.current().map(|attempt| attempt.instance().spec.protocol);
+        if protocol == Some(Protocol::H2) && request.version != Version::HTTP_2 {
+            // Pingora falls back to HTTP/1.1 where TLS did not settle on HTTP/2; the record says what it is.
+            return Error::e_explain(ErrorType::TLSHandshakeFailure, NO_HTTP_2);
+        }
         forward::rewrite_request(request, arrival, &way.origin, way.forwarding.number());
         if let Some(target) = &way.target {
             request.set_raw_path(target.as_bytes())?;
@@ -243,6 +250,7 @@ impl ProxyHttp for Gateway {
     fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut RequestCtx, error: Box<Error>) -> Box<Error> {
         let failed = failure::of_connect(&error);
         debug!(%error, "No connection to an instance");
+        note_no_tls(ctx, &error);
         self.after(failed, session, ctx, error)
     }
 
@@ -268,6 +276,7 @@ impl ProxyHttp for Gateway {
         } else if ctx.arrived.as_ref().is_some_and(|arrived| arrived.link.is_body_odd()) {
             ctx.refuse(BAD_CHUNK);
         } else if let Some(failed) = failure::of_exchange(&error, ctx.overdue(now).is_some()) {
+            note_no_tls(ctx, &error);
             return self.after(failed, session, ctx, error);
         } else if *error.etype() == ErrorType::WriteTimedout {
             ctx.broken = Some(SLOW_READ);
@@ -500,6 +509,13 @@ fn invalid<T>(why: &'static str) -> Result<T> {
     Error::e_explain(ErrorType::InvalidHTTPHeader, why)
 }
 
+fn note_no_tls(ctx: &RequestCtx, error: &Error) {
+    let instance = ctx.way().and_then(|way| way.forwarding.current()).map(Attempt::instance);
+    if let (Some(instance), Some(reason)) = (instance, failure::of_tls(error)) {
+        upstream::note_no_tls(instance, &reason);
+    }
+}
+
 pub fn progress(session: &Session) -> Progress<'_> {
     let downstream = session.as_downstream();
     Progress {
@@ -510,5 +526,6 @@ pub fn progress(session: &Session) -> Progress<'_> {
     }
 }
 
+const NO_HTTP_2: &str = "it does not offer HTTP/2 in its handshake (ALPN h2), though its record says protocol \"h2\"";
 /// Where no policy says less.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(3600);

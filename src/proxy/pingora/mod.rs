@@ -4,7 +4,7 @@
 //! 1. `engine` sets it up for a worker and hands it connections in the form it takes them (`io`);
 //!    those of HTTP/2 with a `guard`.
 //! 2. `Gateway` is what Pingora calls for a request. Its callbacks translate; what they ask decides in `proxy/`.
-//! 3. `peers` says how instances are spoken to and opens connections to them; `tunnel` owns those that stop being HTTP.
+//! 3. `peers` says how instances are spoken to (`trust`: over TLS) and opens connections to them; `tunnel` owns those that stop being HTTP.
 //!
 //! Deliberately absent: `pingora::server::Server`, whose shutdown is a sleep, and `pingora-load-balancing`.
 
@@ -20,6 +20,7 @@ mod io;
 mod link;
 mod peers;
 mod relay;
+mod trust;
 mod tunnel;
 mod websocket;
 

@@ -19,7 +19,8 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
 use pingora_error::{Error, ErrorType, Result};
 
-use crate::model::{Host, InstanceSpec, ServicePolicy};
+use super::trust::Forms;
+use crate::model::{InstanceSpec, ServicePolicy};
 use crate::pool::Instance;
 use crate::proxy::upstream::{Claim, Line, Opened, POOLED_IDLE, Upstreams, dial};
 
@@ -27,8 +28,14 @@ use crate::proxy::upstream::{Claim, Line, Opened, POOLED_IDLE, Upstreams, dial};
 #[derive(Debug)]
 pub struct Peers {
     pub upstreams: Arc<Upstreams>,
+    made: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
     /// By generation.
-    made: Mutex<HashMap<u64, Made, foldhash::fast::RandomState>>,
+    peers: HashMap<u64, Made, foldhash::fast::RandomState>,
+    forms: Forms,
 }
 
 /// Copied for every attempt; made anew when the record or the policy behind it is another one, or the line is.
@@ -71,24 +78,26 @@ impl Peers {
 
     /// Drops what was kept of instances that nobody asks for any more.
     pub fn forget(&self) {
-        self.lock().retain(|generation, _| self.upstreams.knows(*generation));
+        let mut kept = self.lock();
+        kept.peers.retain(|generation, _| self.upstreams.knows(*generation));
+        kept.forms.forget();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Made, foldhash::fast::RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn peer(&self, instance: &Instance, addr: SocketAddr, policy: &Arc<ServicePolicy>, line: &Arc<Line>) -> HttpPeer {
         let generation = instance.state.generation;
-        let mut made = self.lock();
+        let mut kept = self.lock();
         let same =
             |m: &&Made| Arc::ptr_eq(&m.spec, &instance.spec) && Arc::ptr_eq(&m.policy, policy) && Arc::ptr_eq(&m.line, line);
-        if let Some(found) = made.get(&generation).filter(same) {
+        if let Some(found) = kept.peers.get(&generation).filter(same) {
             return found.peer.clone();
         }
-        let peer = peer_of(instance, addr, policy, line);
+        let peer = peer_of(instance, addr, policy, line, &mut kept.forms);
         let (spec, policy, line) = (instance.spec.clone(), policy.clone(), line.clone());
-        made.insert(generation, Made { peer: peer.clone(), spec, policy, line });
+        kept.peers.insert(generation, Made { peer: peer.clone(), spec, policy, line });
         peer
     }
 }
@@ -135,20 +144,14 @@ impl Connect for Dialler {
     }
 }
 
-fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: &Arc<Line>) -> HttpPeer {
+fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: &Arc<Line>, forms: &mut Forms) -> HttpPeer {
     let protocol = instance.spec.protocol;
-    let tls = policy.tls.as_ref();
-    let sni = match (&instance.spec.address.host, tls.and_then(|t| t.server_name.as_deref())) {
-        _ if !protocol.is_tls() => String::new(),
-        (_, Some(name)) => name.to_owned(),
-        (Host::Name(name), None) => name.to_string(),
-        (Host::Ip(ip), None) => ip.to_string(),
-    };
-    let mut peer = HttpPeer::new(addr, protocol.is_tls(), sni);
+    let secure = line.secure.as_ref();
+    let mut peer = HttpPeer::new(addr, secure.is_some(), secure.map(|s| s.name.clone()).unwrap_or_default());
     let mut hasher = DefaultHasher::new();
-    (instance.state.generation, protocol).hash(&mut hasher);
-    tls.map(|t| (t.verify, &t.server_name, &t.ca)).hash(&mut hasher);
+    (instance.state.generation, protocol, secure.map(|s| (s.trust.number, &s.name))).hash(&mut hasher);
     peer.group_key = hasher.finish();
+    peer.client_cert_key = secure.and_then(|s| forms.apply(&s.trust, &mut peer.options));
 
     let options = &mut peer.options;
     let version = if protocol.is_http2() { 2 } else { 1 };
@@ -160,8 +163,6 @@ fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: 
     options.read_timeout = Some(policy.timeouts.idle);
     options.write_timeout = Some(policy.timeouts.idle);
     options.idle_timeout = Some(POOLED_IDLE);
-    options.verify_cert = tls.is_none_or(|t| t.verify);
-    options.verify_hostname = options.verify_cert;
     options.custom_l4 = Some(Arc::new(Dialler { line: line.clone(), timeout: policy.timeouts.connect, first: Vec::new() }));
     peer
 }

@@ -9,26 +9,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::websocket::{Frames, going_away, going_away_masked};
-use crate::proxy::downstream::Stream;
 use crate::proxy::stats::WorkerStats;
+use crate::proxy::{downstream, upstream};
 
 /// A stream that tells whether there is something to read before anybody needs a buffer.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-impl Duplex for TcpStream {
+impl Duplex for upstream::Stream {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Self::poll_read_ready(self, cx)
     }
 }
 
-impl Duplex for Stream {
+impl Duplex for downstream::Stream {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Self::poll_read_ready(self, cx)
     }

@@ -5,6 +5,7 @@
 //! ends as if nothing had been answered, the serving loop gets its `Connection` back, and `Tunnel::run` takes over.
 //! A refused upgrade is an ordinary response.
 
+use std::error::Error as _;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use super::gateway::Gateway;
 use super::relay::{End, Limit, relay};
 use super::websocket::Frames;
 use super::{answer, gateway};
-use crate::model::{Protocol, TimeoutPolicy};
+use crate::model::TimeoutPolicy;
+use crate::pool::Instance;
 use crate::proxy::Shared;
 use crate::proxy::attempt::{Failure, Next};
 use crate::proxy::downstream::Connection;
@@ -35,7 +37,8 @@ use crate::proxy::forward;
 use crate::proxy::introduction::for_instance;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
-use crate::proxy::upstream::{Claim, Wire, dial};
+use crate::proxy::upstream::{Claim, Wire, connect, note_no_tls};
+use crate::trust::{is_refusal, words};
 
 /// An HTTP/1.1 request without a body that names a protocol it would rather speak. `h2c` is not one of them: clients
 /// that want HTTP/2 begin with it.
@@ -99,21 +102,21 @@ async fn attempt(gateway: &Gateway, head: &RequestHeader, ctx: &mut RequestCtx) 
     let (_, mut claim) = gateway.peers.claim(&instance, &policy, true, Vec::new()).ok_or(Refusal::NoneHealthy)?;
     let first = ctx.arrived.as_ref().map(|Arrived { arrival, link, .. }| for_instance(&policy, arrival, link));
     let addr = instance.standing.addr.ok_or(Refusal::NoneHealthy)?;
-    if instance.spec.protocol != Protocol::Http {
+    if instance.spec.protocol.is_http2() {
         debug!(service = %instance.service, instance = %instance.id, "No upgrade over this protocol");
         return Err(Stop::Failed(Failure::Invalid));
     }
     let request = request(head, ctx).ok_or(Refusal::Internal)?;
-    let stream = dial(addr, policy.timeouts.connect, &first.unwrap_or_default()).await.map_err(|error| {
-        Stop::Failed(if error.kind() == io::ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused })
-    })?;
+    let (within, first) = (policy.timeouts.connect, first.unwrap_or_default());
+    let connected = connect(addr, claim.line().secure.as_ref(), within, &first).await;
+    let stream = connected.map_err(|no_connection| Stop::Failed(no_connection.note(&instance)))?;
     let fd = stream.as_raw_fd();
     let wire = Wire::new(claim.line(), stream);
     claim.connected(fd);
     if let Some(forwarding) = ctx.forwarding() {
         forwarding.connected(false);
     }
-    let response = ask(wire, request, &policy.timeouts).await.map_err(Stop::Failed)?;
+    let response = ask(wire, request, &policy.timeouts, &instance).await.map_err(Stop::Failed)?;
     if let Some(forwarding) = ctx.forwarding() {
         forwarding.answered(response.status().as_u16(), response.headers().contains_key(RETRY_AFTER));
     }
@@ -134,7 +137,12 @@ fn request(header: &RequestHeader, ctx: &RequestCtx) -> Option<Request<Empty<Byt
     Some(request)
 }
 
-async fn ask(wire: Wire, request: Request<Empty<Bytes>>, timeouts: &TimeoutPolicy) -> Result<Response<Incoming>, Failure> {
+async fn ask(
+    wire: Wire,
+    request: Request<Empty<Bytes>>,
+    timeouts: &TimeoutPolicy,
+    instance: &Instance,
+) -> Result<Response<Incoming>, Failure> {
     let exchange = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await?;
         // It ends with the response, or hands its socket over.
@@ -144,7 +152,13 @@ async fn ask(wire: Wire, request: Request<Empty<Bytes>>, timeouts: &TimeoutPolic
     match timeout(timeouts.response_head, exchange).await {
         Err(_) => Err(Failure::Timeout),
         Ok(Err(error)) if error.is_parse() => Err(Failure::Invalid),
-        Ok(Err(_)) => Err(Failure::Reset),
+        Ok(Err(error)) => match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
+            Some(cause) if is_refusal(cause) => {
+                note_no_tls(instance, &words(cause));
+                Err(Failure::Tls)
+            }
+            _ => Err(Failure::Reset),
+        },
         Ok(Ok(response)) => Ok(response),
     }
 }

@@ -82,7 +82,7 @@ impl Setup {
     /// Instances are called `i0`, `i1`, …
     pub fn start(self, instances: &[SocketAddr]) -> World {
         let live = Arc::new(Live::default());
-        let proxy = Proxy::new(live.clone(), &self.config, None, std::slice::from_ref(&self.listener));
+        let proxy = Proxy::new(live.clone(), &Arc::default(), &self.config, None, std::slice::from_ref(&self.listener));
         let sockets = open(std::slice::from_ref(&self.listener), Vec::new(), 1).unwrap();
         let addr = sockets.addresses()[0];
         let (ending, ended) = watch::channel(false);

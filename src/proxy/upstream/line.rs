@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::wire::Idle;
+use super::{Secure, Stream};
 
 #[derive(Debug, Default)]
 pub struct Line {
+    /// How the instance is spoken to on all of them; `None`: in the clear.
+    pub secure: Option<Secure>,
     state: Mutex<LineState>,
 }
 
@@ -49,13 +51,20 @@ struct Socket {
 }
 
 impl Line {
+    pub fn new(secure: Option<Secure>) -> Self {
+        Self { secure, ..Self::default() }
+    }
+
     /// Closes what is idle, now; what is busy ends with its last request, or at the end of the drain.
     pub fn leave(&self, now: Instant) {
         let mut state = self.lock();
         state.left.get_or_insert(now);
-        while state.close_oldest() {}
-        state.closing = true;
-        state.close_if_settled();
+        state.close_unused();
+    }
+
+    /// Closes what is idle, because nobody will ask for it again. What is busy is left alone.
+    pub fn close_unused(&self) {
+        self.lock().close_unused();
     }
 
     pub fn come_back(&self) {
@@ -104,6 +113,12 @@ impl Line {
         state.open.values().filter_map(|socket| socket.farewell.as_ref()).map(|farewell| farewell.notify_one()).count()
     }
 
+    /// Somebody has a connection, or is about to.
+    pub fn is_busy(&self) -> bool {
+        let state = self.lock();
+        !state.open.is_empty() || state.choosing > 0
+    }
+
     /// Whether it can be dropped: without connections, and not asked for since the last call.
     pub fn forget(&self) -> bool {
         let mut state = self.lock();
@@ -131,7 +146,7 @@ impl Line {
         opened
     }
 
-    pub(super) fn take_idle(self: &Arc<Self>) -> Option<(TcpStream, Opened)> {
+    pub(super) fn take_idle(self: &Arc<Self>) -> Option<(Stream, Opened)> {
         let mut state = self.lock();
         state.used = true;
         while let Some(Idle { stream, serial, .. }) = state.take_quiet() {
@@ -155,8 +170,8 @@ impl Line {
 
 impl LineState {
     fn take_quiet(&mut self) -> Option<Idle> {
-        while let Some(idle) = self.idle.pop_back() {
-            if idle.is_quiet() {
+        while let Some(mut idle) = self.idle.pop_back() {
+            if idle.stream.is_quiet() {
                 return Some(idle);
             }
             self.open.remove(&idle.stream.as_raw_fd());
@@ -169,6 +184,12 @@ impl LineState {
         let Some(idle) = self.idle.pop_front() else { return false };
         self.open.remove(&idle.stream.as_raw_fd());
         true
+    }
+
+    fn close_unused(&mut self) {
+        while self.close_oldest() {}
+        self.closing = true;
+        self.close_if_settled();
     }
 
     fn close_if_settled(&mut self) {
@@ -193,7 +214,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    pub(super) fn put_back(&self, stream: TcpStream, now: Instant) {
+    pub(super) fn put_back(&self, stream: Stream, now: Instant) {
         let mut state = self.line.lock();
         let Some(socket) = state.socket((self.fd, self.serial)) else { return };
         socket.users = 0;

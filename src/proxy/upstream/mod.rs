@@ -4,6 +4,8 @@
 //! of its address alone, they close when it leaves or its drain is over, and each is counted until it is gone.
 
 mod line;
+mod secure;
+mod stream;
 mod wire;
 
 use std::collections::HashMap;
@@ -17,14 +19,18 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 pub use line::{Claim, Line, Opened};
+pub use secure::{Secure, connect, note_no_tls};
+pub use stream::Stream;
 pub use wire::Wire;
 
 use crate::catalog::Snapshot;
-use crate::model::ServicePolicy;
+use crate::model::{InstanceSpec, ServicePolicy};
 use crate::pool::Instance;
+use crate::trust::Trusts;
 
 #[derive(Debug, Default)]
 pub struct Upstreams {
+    trusts: Arc<Trusts>,
     /// By generation.
     entries: Mutex<HashMap<u64, Entry, foldhash::fast::RandomState>>,
 }
@@ -32,18 +38,35 @@ pub struct Upstreams {
 #[derive(Debug)]
 struct Entry {
     line: Arc<Line>,
+    /// Lines under another trust than now, as long as something runs on them.
+    former: Vec<Arc<Line>>,
     instance: Arc<Instance>,
+    spec: Arc<InstanceSpec>,
     policy: Arc<ServicePolicy>,
 }
 
 impl Upstreams {
-    /// The line to this life of the instance, under the policy in force.
+    pub fn new(trusts: Arc<Trusts>) -> Self {
+        Self { trusts, entries: Mutex::default() }
+    }
+
+    /// The line to this life of the instance, under the policy in force. Where TLS is spoken in another way than before, it
+    /// is another line.
     pub fn line(&self, instance: &Arc<Instance>, policy: &Arc<ServicePolicy>) -> Arc<Line> {
         let mut entries = self.lock();
-        let new = || Entry { line: Arc::default(), instance: instance.clone(), policy: policy.clone() };
+        let secure = || Secure::of(&instance.spec, policy, &self.trusts);
+        let new = || Entry {
+            line: Arc::new(Line::new(secure())),
+            former: Vec::new(),
+            instance: instance.clone(),
+            spec: instance.spec.clone(),
+            policy: policy.clone(),
+        };
         let entry = entries.entry(instance.state.generation).or_insert_with(new);
-        if !Arc::ptr_eq(&entry.policy, policy) {
+        if !Arc::ptr_eq(&entry.policy, policy) || !Arc::ptr_eq(&entry.spec, &instance.spec) {
             entry.policy = policy.clone();
+            entry.spec = instance.spec.clone();
+            entry.turn_to(secure());
         }
         entry.line.clone()
     }
@@ -56,24 +79,29 @@ impl Upstreams {
     /// the drain.
     pub fn evict(&self, generations: &[u64], now: Instant) {
         let entries = self.lock();
-        generations.iter().filter_map(|generation| entries.get(generation)).for_each(|entry| entry.line.leave(now));
+        generations.iter().filter_map(|generation| entries.get(generation)).for_each(|entry| entry.leave(now));
     }
 
     /// What time does to connections; called at an even pace. Says how many a drain has cut.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) -> usize {
-        let entries = self.lock();
+        let mut entries = self.lock();
         let mut cut = 0;
-        for Entry { line, instance, policy } in entries.values() {
-            line.close_overdue(now);
-            line.close_idle(now, POOLED_IDLE);
+        for entry in entries.values_mut() {
+            let Entry { line, former, instance, policy, .. } = entry;
+            former.retain(|line| line.is_busy());
+            former.iter().for_each(|line| line.close_unused());
             // Health makes no snapshot, so nobody evicts an instance that tells probes that it drains.
-            if instance.says_draining(policy) {
-                line.leave(now);
-            }
-            if line.has_left() {
-                if is_current(snapshot, instance) {
+            let says_draining = instance.says_draining(policy);
+            let is_current = (says_draining || line.has_left()) && is_current(snapshot, instance);
+            for line in former.iter().chain([&*line]) {
+                line.close_overdue(now);
+                line.close_idle(now, POOLED_IDLE);
+                if says_draining {
+                    line.leave(now);
+                }
+                if is_current {
                     line.come_back();
-                } else {
+                } else if line.has_left() {
                     cut += line.close_drained(now, policy.timeouts.drain);
                 }
             }
@@ -83,16 +111,36 @@ impl Upstreams {
 
     /// The end of the process: whoever has a last word to its instance and its client says it. Says how many.
     pub fn take_leave(&self) -> usize {
-        self.lock().values().map(|entry| entry.line.take_leave()).sum()
+        self.lock().values().flat_map(|entry| entry.former.iter().chain([&entry.line])).map(|line| line.take_leave()).sum()
     }
 
     /// Drops what was kept of instances that nobody has asked for since the last call.
     pub fn forget(&self) {
-        self.lock().retain(|_, entry| !entry.line.forget());
+        self.lock().retain(|_, entry| !entry.line.forget() || !entry.former.is_empty());
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry, foldhash::fast::RandomState>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Requests that run keep what they have.
+    fn turn_to(&mut self, secure: Option<Secure>) {
+        if self.line.secure == secure {
+            return;
+        }
+        let line = match self.former.iter().position(|line| line.secure == secure) {
+            Some(at) => self.former.swap_remove(at),
+            None => Arc::new(Line::new(secure)),
+        };
+        let before = std::mem::replace(&mut self.line, line);
+        before.close_unused();
+        self.former.push(before);
+    }
+
+    fn leave(&self, now: Instant) {
+        self.former.iter().chain([&self.line]).for_each(|line| line.leave(now));
     }
 }
 

@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::Stream;
 use super::line::{Line, Opened};
 
 #[derive(Debug)]
 pub struct Wire {
     /// Before the stream, so that the line forgets the descriptor before it is closed.
     counted: Counted,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 /// Out of the line's books when it is dropped.
@@ -31,13 +31,13 @@ struct Counted {
 /// One that waits for its next request.
 #[derive(Debug)]
 pub(super) struct Idle {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub serial: u64,
     pub since: Instant,
 }
 
 impl Wire {
-    pub fn new(line: &Arc<Line>, stream: TcpStream) -> Self {
+    pub fn new(line: &Arc<Line>, stream: Stream) -> Self {
         let opened = line.opened_busy(stream.as_raw_fd());
         Self { counted: Counted { opened, is_back: false }, stream }
     }
@@ -60,7 +60,7 @@ impl Wire {
         self.counted.opened.farewell()
     }
 
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 }
@@ -70,15 +70,6 @@ impl Drop for Counted {
         if !self.is_back {
             self.opened.gone();
         }
-    }
-}
-
-impl Idle {
-    /// Whether it is as it was left: an instance that says something now, if only goodbye, means no request of ours.
-    /// Costs no system call unless something has come.
-    pub fn is_quiet(&self) -> bool {
-        let nothing = self.stream.try_read(&mut [0]);
-        matches!(nothing, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
