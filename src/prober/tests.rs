@@ -100,6 +100,32 @@ async fn only_a_whole_answer_counts() {
 }
 
 #[tokio::test]
+async fn a_probe_says_who_asks_whom_and_what_its_policy_adds() {
+    for (said, expected) in [
+        (
+            r#""host":"shop.example:8080""#,
+            ["host: shop.example:8080\r\n", concat!("user-agent: pointsman/", env!("CARGO_PKG_VERSION"))],
+        ),
+        (r#""headers":{"X-Key":"k v","User-Agent":"mine"}"#, ["x-key: k v\r\n", "user-agent: mine\r\n"]),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 2048];
+            let n = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&head[..n]).into_owned()
+        });
+        let policy = format!(r#"{{"probe":{{"path":"/h?x=1",{said}}}}}"#);
+        assert_eq!(ask(&policy, address, Protocol::Http).await.0, "pass");
+        let heard = heard.await.unwrap();
+        assert!(heard.starts_with("GET /h?x=1 HTTP/1.1\r\n") && heard.matches("user-agent").count() == 1, "{heard}");
+        assert!(expected.iter().all(|expected| heard.contains(expected)), "{heard}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_enough_for_tcp_and_none_is_told_from_a_silent_one() {
     check("{}", Behaviour::Silent, "pass", "connected").await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
