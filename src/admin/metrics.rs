@@ -117,7 +117,8 @@ async fn services(snapshot: &Snapshot, text: &mut Exposition, out: &Outlet) -> R
         by_label(s, s.stats.probes().map(|(result, n)| (result.as_str(), n)), text);
     };
     per_service(&families::PROBES, &probed, text, out, probes).await?;
-    per_service(&families::PROBE_SECONDS, &probed, text, out, |s, text| durations(s, &s.stats.probe_times, text)).await
+    per_service(&families::PROBE_SECONDS, &probed, text, out, |s, text| durations(s, &s.stats.probe_times, text)).await?;
+    per_service(&families::PROBE_HOLDS, &probed, text, out, one(|s| count(&s.stats.probe_holds))).await
 }
 
 /// One family, service by service.

@@ -18,6 +18,8 @@ pub struct ServiceStats {
     pub attempts: Histogram,
     /// Probes, and how each ended.
     pub probe_times: Histogram,
+    /// Times an instance was held down because it turned too often.
+    pub probe_holds: AtomicU64,
     pub(super) probes: [AtomicU64; ProbeResult::ALL.len()],
     retries: [AtomicU64; RETRY_CAUSES.len()],
     /// Requests answered 503 because no instance could be picked.

@@ -63,17 +63,22 @@ impl Judge {
         self.verdict
     }
 
+    /// How much longer it stays down, whatever probes say, because it turned too often; nothing if it does not.
+    pub fn held_for(&self, now: Moment) -> Duration {
+        if self.verdict == Verdict::Down { self.held_until.since(now) } else { Duration::ZERO }
+    }
+
     /// How long after this probe's beginning the next one is due, jitter aside.
     pub fn pause(&self, pace: Pace, now: Moment) -> Duration {
         let turning = match self.verdict {
             Verdict::Unknown | Verdict::Up => self.n_failures > 0,
             Verdict::Down => self.n_passes > 0,
         };
-        let held_for = self.held_until.since(now);
-        match self.verdict {
-            Verdict::Down if !held_for.is_zero() => pace.interval.min(held_for),
-            _ if turning => pace.interval.min(TURNING_INTERVAL),
-            _ => pace.interval,
+        let held_for = self.held_for(now);
+        match turning {
+            _ if !held_for.is_zero() => pace.interval.min(held_for),
+            true => pace.interval.min(TURNING_INTERVAL),
+            false => pace.interval,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The loop: takes in what changed, begins what is due, settles what has ended. It waits; what it calls never does.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -153,7 +155,10 @@ impl Run {
     fn settle(&mut self, id: SubjectId, began: Moment, reading: &Reading, took: Duration, now: Moment) {
         let Some(subject) = self.subjects.get_mut(id) else { return };
         let pace = subject.check.pace;
+        let was_held = !subject.judge.held_for(now).is_zero();
         let verdict = subject.judge.observe(reading.seen(), pace, now);
+        let held_for = subject.judge.held_for(now);
+        let said = told(reading, held_for);
         let mut pause = jittered(subject.judge.pause(pace, now));
         if !std::mem::replace(&mut subject.is_probed, true) {
             self.n_unprobed -= 1;
@@ -169,9 +174,12 @@ impl Run {
         for follower in &subject.followers {
             self.with_current(&follower.instance, |service, current| {
                 service.count_probe(reading.result, took);
+                if !was_held && !held_for.is_zero() {
+                    service.stats.probe_holds.fetch_add(1, Ordering::Relaxed);
+                }
                 service.says_draining(current, reading.result == ProbeResult::Draining, now);
                 let verdict = if verdict == Verdict::Unknown { current.state.health.verdict() } else { verdict };
-                service.settle(current, verdict, reading.result.is_reachable(), &reading.said, now);
+                service.settle(current, verdict, reading.result.is_reachable(), &said, now);
                 if current.standing.limbo.is_some() && reading.result.is_failure() {
                     service.probe_failed(current);
                 }
@@ -200,6 +208,15 @@ impl Run {
             self.first_round_over.send_replace(true);
         }
     }
+}
+
+/// What a probe said, and why that changes nothing where it does not.
+fn told(reading: &Reading, held_for: Duration) -> Cow<'_, str> {
+    if held_for.is_zero() {
+        return Cow::Borrowed(&reading.said);
+    }
+    let seconds = held_for.as_secs_f64().ceil();
+    format!("{}; it turned up and down too often, and stays down for another {seconds} s", reading.said).into()
 }
 
 /// Give or take a tenth, so that proxies that started together do not probe together.

@@ -82,6 +82,8 @@ families! {
         "Finished probes of a service's instances by how they ended.";
     PROBE_SECONDS = Histogram "pointsman_probe_seconds" ["service"]
         "Probes, from connecting to the end of the answer.";
+    PROBE_HOLDS = Counter "pointsman_probe_holds_total" ["service"]
+        "Times an instance was held down for a while because its probes' verdict turned too often.";
     PROBE_LATENESS = Histogram "pointsman_probe_lateness_seconds" []
         "How long after they were due probes began.";
     HTTP1_REQUESTS = Counter "pointsman_http1_requests_total" ["engine"]

@@ -180,6 +180,37 @@ fn an_instance_that_tells_probes_it_drains_gets_nothing_new_and_is_not_down() {
 }
 
 #[test]
+fn an_instance_that_turns_up_and_down_is_held_down_and_says_so() {
+    let (world, [_one, two]) = World::serving(["one", "two"]);
+    let probe = r#"{"path":"/healthz","interval":"700ms","timeout":"600ms","rise":1,"fall":1}"#;
+    world.put("/services/app", &format!(r#"{{"slow_start":"0s","probe":{probe}}}"#));
+    world.proven("app", 2);
+    let n_holds = || world.metric("pointsman_probe_holds_total", &[("service", "app")]);
+    for (status, verdict) in [(500, "down"), (200, "up"), (500, "down"), (200, "up")] {
+        two.is_now(Health { status, ..Health::GOOD });
+        world.settles("it turns", verdict.into(), || world.seen("app", "two")["probe"].clone());
+    }
+    assert_eq!(n_holds(), Some(0.0));
+    two.is_now(Health { status: 500, ..Health::GOOD });
+    world.settles("it is down for the third time", "down".into(), || world.seen("app", "two")["probe"].clone());
+    let held = Instant::now();
+    assert_eq!(n_holds(), Some(1.0));
+    two.is_now(Health::GOOD);
+    let text = |field: &str| world.seen("app", "two")[field].as_str().unwrap_or_default().to_owned();
+    world.eventually("its probes pass", || {
+        text("probe_detail").starts_with("GET /healthz was answered 200; it turned up and down")
+    });
+    let reason = text("reason");
+    let held_down = "it turned up and down too often, and stays down for another 10 s";
+    assert!(reason.starts_with("probes found it down") && reason.ends_with(held_down), "{reason}");
+    assert_eq!((text("probe"), world.get_many("/", 20).from("one")), ("down".to_owned(), 20));
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(held.elapsed()));
+    assert_eq!(text("probe"), "down", "though more probes than it takes have passed");
+    world.settles("its time is over", "up".to_owned(), || text("probe"));
+    assert_eq!(n_holds(), Some(1.0));
+}
+
+#[test]
 fn a_service_may_be_left_alone_and_an_instance_probed_elsewhere() {
     let (world, [one]) = World::serving(["one"]);
     world.put("/services/app", r#"{"probe":{"kind":"none"}}"#);
