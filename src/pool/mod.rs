@@ -15,6 +15,8 @@ mod key;
 mod keyed;
 mod latency;
 mod latency_outlier;
+#[cfg(test)]
+mod laws;
 mod least_conn;
 mod maglev;
 mod moment;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::world::ports::free_address;
+use crate::world::upstream::Health;
 use crate::world::{Ask, World};
 
 #[test]
@@ -73,6 +75,56 @@ fn routes_and_explain_say_where_a_request_goes() {
     assert!(explained.contains("\"beta\"") && explained.contains("no_instances"), "{explained}");
     let explained = explain("");
     assert!(explained.contains("\"app\"") && explained.contains("\"one\""), "{explained}");
+}
+
+#[test]
+fn explain_names_the_candidates_and_why_each_of_the_others_is_none() {
+    let (world, [one, _two, sick, failing]) = World::serving(["one", "two", "sick", "failing"]);
+    // Its health is as good as the first one's, whatever it answers.
+    let elsewhere = json!({"address": failing.address.to_string(), "probe": {"port": one.address.port()}});
+    world.put("/instances/app/failing", &elsewhere.to_string());
+    let policy = |fall: u32| json!({"probe": {"path": "/healthz", "interval": "300ms", "timeout": "200ms", "fall": fall}});
+    world.put("/services/app", &policy(2).to_string());
+    world.proven("app", 4);
+    failing.answers_with(503);
+    world.eventually("requests take it out", || {
+        world.get_many("/", 20);
+        world.seen("app", "failing")["passive"] == "ejected"
+    });
+    sick.is_now(Health { status: 500, ..Health::GOOD });
+    world.settles("the sick one is found down", "down".into(), || world.seen("app", "sick")["probe"].clone());
+    let address = free_address();
+    let record = |more: &str| Some(format!(r#"{{"address":"{address}"{more}}}"#));
+    world.transact(&[
+        // From now on nobody is found down for long, so that a new one stays new.
+        ("/services/app".into(), Some(policy(1000).to_string())),
+        ("/instances/app/leaving".into(), record(r#","state":"draining""#)),
+        ("/instances/app/light".into(), record(r#","weight":0"#)),
+        ("/instances/app/kept-away".into(), record("")),
+        ("/overrides/app/kept-away".into(), Some(r#"{"state":"maintenance"}"#.into())),
+        ("/instances/app/new".into(), record("")),
+        ("/instances/app/nameless".into(), Some("nobody.invalid:80".into())),
+    ]);
+    let said = world.admin("/api/v1/explain?url=http://app.example/").json();
+    let ids = |key: &str| said[key].as_array().expect("a list").iter().map(|i| i["id"].clone()).collect::<Vec<_>>();
+    assert_eq!((ids("candidates"), said["outcome"].clone()), (vec!["one".into(), "two".into()], "forward".into()), "{said}");
+    assert_eq!(said["counts"], json!({"total": 9, "candidates": 2}));
+    let others = said["others"].as_array().expect("a list");
+    for (id, begins) in [
+        ("failing", "ejected"),
+        ("kept-away", "maintenance: an operator's override"),
+        ("leaving", "draining: declared by the instance"),
+        ("light", "weight 0: no new traffic"),
+        ("nameless", "its name has not been resolved"),
+        ("new", "new, and no"),
+        ("sick", "probes found it down"),
+    ] {
+        let reason = others.iter().find(|other| other["id"] == id).map(|other| other["reason"].clone());
+        assert!(reason.as_ref().and_then(Value::as_str).is_some_and(|r| r.starts_with(begins)), "{id}: {reason:?}");
+    }
+    let told = world.run(&["explain", "GET", "http://app.example/"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("weight 0: no new traffic") && told.contains("candidates"), "{told}");
 }
 
 #[test]
