@@ -119,7 +119,8 @@ fn instances(service: &Json) -> Table {
     ]);
     for instance in service["instances"].as_array().into_iter().flatten() {
         let eligible = match (instance["eligible"].as_bool(), instance["reason"].as_str()) {
-            (Some(true), _) => Cell::toned("yes", Tone::Good),
+            (Some(true), Some(reason)) => Cell::toned(format!("yes, {reason}"), Tone::Good),
+            (Some(true), None) => Cell::toned("yes", Tone::Good),
             (_, Some(reason)) => Cell::toned(format!("no: {reason}"), Tone::Bad),
             _ => Cell::toned("no", Tone::Bad),
         };
