@@ -50,6 +50,20 @@ pub fn due(config: &AcmeConfig, wanted: &AcmeCertificate, held: Option<&Certific
     Due { at, reason }
 }
 
+/// Whether a new certificate is what was ordered. What would be due again at once is refused, or it would be ordered without end.
+pub fn accept(config: &AcmeConfig, wanted: &AcmeCertificate, new: &Certificate, now: SystemTime) -> Result<(), String> {
+    if !is_for(new, wanted) {
+        return Err(format!("a certificate for other names was issued: {}", new.names.join(" ")));
+    }
+    if renewal(config, new) <= now {
+        let (from, until) = (humantime::format_rfc3339_seconds(new.not_before), humantime::format_rfc3339_seconds(new.not_after));
+        return Err(format!(
+            "a certificate was issued that is to be renewed at once, good from {from} until {until}: is the clock right?"
+        ));
+    }
+    Ok(())
+}
+
 fn is_for(held: &Certificate, wanted: &AcmeCertificate) -> bool {
     held.names.len() == wanted.domains.len() && wanted.domains.iter().all(|domain| held.names.contains(domain))
 }
@@ -156,6 +170,16 @@ mod tests {
         assert_eq!(due(&config, &config.certificates[0], None, Some(&pending)).at, SystemTime::UNIX_EPOCH);
         config.certificates[0].domains.push("www.shop.example".into());
         assert_eq!(due(&config, &config.certificates[0], None, Some(&failed)).at, SystemTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn what_would_be_ordered_again_at_once_is_refused() {
+        let config = config();
+        let accept = |new: &Certificate| accept(&config, &config.certificates[0], new, SystemTime::now());
+        assert_eq!(accept(&held(&["shop.example"], 0, 1000)), Ok(()));
+        assert!(accept(&held(&["shop.example", "other.example"], 0, 1000)).is_err_and(|said| said.contains("other names")));
+        // By our clock most of its life is over.
+        assert!(accept(&held(&["shop.example"], -800, 200)).is_err_and(|said| said.contains("is the clock right?")));
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Turn<'_> {
             let said: Vec<&str> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
             Trouble::Directory(format!("the certificate that was issued cannot be used: it {}", said.join("; ")))
         })?;
+        plan::accept(&self.of.config, wanted, &made.certificate, SystemTime::now()).map_err(Trouble::Directory)?;
         Ok((spec, made.certificate))
     }
 

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn what_would_fail_later_is_told_at_once() {
         let rest = "terms_agreed = true\ndomains = ['a.example']\n";
-        problem("domains = ['a.example']", "p.toml:7: acme.terms_agreed: has to be true");
+        problem("domains = ['a.example']", "p.toml:8: acme.terms_agreed: has to be true");
         problem("terms_agreed = true", "acme.domains: names nobody");
         problem("terms_agreed = true\ndomains = ['a.example', '*.a.example']", "needs a challenge in DNS");
         problem(&format!("{rest}directory = 'http://ca.example'"), "is not the https:// URL");

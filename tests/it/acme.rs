@@ -141,11 +141,11 @@ fn tls_alpn_01_is_answered_where_clients_need_certificates_and_the_registry_is_i
 #[test]
 fn one_proxy_orders_for_all_and_another_one_goes_on_when_it_is_killed() {
     let [http, tls] = [(); 2].map(|()| free_address());
-    let pebble = Pebble::start(http, tls, &Habits { validity: Some(60), ..Habits::default() });
+    let pebble = Pebble::start(http, tls, &Habits { validity: Some(120), ..Habits::default() });
     // The proxy that the directory meets orders nothing itself.
     let world = files(World::setup().config(&listeners(http, tls)), &pebble).start();
     let _app = world.serve("app", ["one"]);
-    let lines = "domains = ['shop.example']\nrenew_after = 10";
+    let lines = "domains = ['shop.example']\nrenew_after = 8";
     let mut others = [(); 2].map(|()| Other::start(&world, &pebble, lines));
     patiently("the certificate", true, || is_served(&world, tls, "shop.example"));
     let issued =

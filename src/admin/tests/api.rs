@@ -216,6 +216,12 @@ async fn certificates_are_told_with_their_names_and_never_with_a_key() {
     assert_eq!((&shop["in_use"], &shop["expired"], &shop["source"]), (&json!(true), &json!(false), &json!("registry")));
     assert_eq!(shop["fingerprint"].as_str().map(str::len), Some(64));
     assert_eq!(said["rejected"], json!([{ "file": "b.pem", "reason": "b.pem holds no certificate" }]));
+    world.apply(vec![acme_order("shop")]);
+    let acme = world.json("/api/v1/certificates").await["acme"].clone();
+    assert_eq!(acme["renewer"], json!(true));
+    let order = &acme["orders"][0];
+    assert_eq!((&order["name"], &order["state"], &order["failed"]), (&json!("shop"), &json!("failed"), &json!(2)));
+    assert_eq!(order["error"], json!("shop.example: no answer"));
     assert!(!said.to_string().contains("PRIVATE"));
     assert!(world.get("/metrics").await.text.contains("pointsman_certificate_expiry_timestamp_seconds{name=\"shop\"} "));
 }

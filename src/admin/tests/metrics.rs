@@ -13,7 +13,7 @@ fn values<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 #[tokio::test]
 async fn every_family_is_told_once_and_in_one_place() {
     let mut world = World::used().await;
-    world.apply(vec![certificate("shop", &["shop.example"])]);
+    world.apply(vec![certificate("shop", &["shop.example"]), acme_order("shop")]);
     world.registry.lock().unwrap().last_event_age = Some(Duration::from_millis(1500));
     world.registry.lock().unwrap().relists = vec![("start", 1)];
     world.registry.lock().unwrap().addresses_refused = vec![("record", 0)];

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use super::{Access, AcmeReading, ProxyReading, RegistryReading, RejectedRecord, SourceReading, Sources, serve};
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
-    Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec, Lifecycle, Origin, Outcome,
-    PathMatch, ProbeResult, RouteName, RouteSpec, ServiceName,
+    AcmeOrder, AcmeOrderState, Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec,
+    Lifecycle, Origin, Outcome, PathMatch, ProbeResult, RouteName, RouteSpec, ServiceName,
 };
 use crate::pool::{InFlight, Instance};
 use crate::tls::samples::Sample;
@@ -170,6 +170,20 @@ fn gone(service: &str, id: &str) -> Change {
 fn certificate(name: &str, names: &[&str]) -> Change {
     let certificate = Some(Sample::of(names).in_registry(name));
     Change::Certificate { name: CertificateName::parse(name).unwrap(), certificate }
+}
+
+fn acme_order(name: &str) -> Change {
+    let order = AcmeOrder {
+        state: AcmeOrderState::Failed,
+        domains: vec!["shop.example".into()],
+        directory: "https://ca.example/".to_owned(),
+        proxy: "edge-1".to_owned(),
+        at: SystemTime::now(),
+        next: Some(SystemTime::now()),
+        n_failed: 2,
+        error: Some("shop.example: no answer".to_owned()),
+    };
+    Change::AcmeOrder { name: CertificateName::parse(name).unwrap(), order: Some(Arc::new(order)) }
 }
 
 fn route(name: &str, hosts: &[&str], path: PathMatch, service: &str) -> Change {
