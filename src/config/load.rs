@@ -9,6 +9,7 @@ use crate::wire::node::{Node, Value};
 
 use super::address::{Taken, check_distinct};
 use super::layers::Tree;
+use super::pem_files;
 use super::{Config, Layers, Listener, Problems, RegistryConfig, RegistryKind, acme, declared, process, registry};
 
 /// Everything `pointsman run` and `check` need. Beside it what is odd but can be lived with.
@@ -35,8 +36,9 @@ fn read<T>(
     read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
 ) -> Result<(T, Problems), Problems> {
     let located = |list| Problems::sorted(layers.file.clone(), list);
-    let Tree { root, mut strangers } = tree.map_err(located)?;
+    let Tree { mut root, mut strangers } = tree.map_err(located)?;
     let report = Report::new(Unknown::Error);
+    pem_files::lay_in(&mut root, layers, &report);
     let value = Fields::of(&root, String::new(), &report).and_then(|mut root| read(&mut root));
     let Notes { problems, mut warnings, known, strangers: misspelt } = report.into_notes();
     strangers.extend(misspelt.iter().map(ToString::to_string));

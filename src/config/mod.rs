@@ -25,6 +25,7 @@ mod lines;
 mod load;
 mod network;
 mod pattern;
+mod pem_files;
 mod problems;
 mod process;
 mod registry;

@@ -1,15 +1,21 @@
-//! Instances that speak TLS: real ones, by Python's `ssl`, with certificates of `tests/certificates` and of OpenSSL.
+//! Instances that speak TLS: real ones, by Python's `ssl`, with certificates of `tests/certificates` and of OpenSSL; and
+//! upstreams behind a sidecar, where it is about the protocols in it.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::ports::free_address;
 use crate::world::program::Program;
+use crate::world::sidecar::Sidecar;
+use crate::world::tls::Authority;
+use crate::world::upstream::Upstream;
 
 /// Answers with the client's certificate, or `none`, and counts connections. With a fourth argument it wants one of those.
 const INSTANCE: &str = r#"
@@ -145,4 +151,103 @@ fn a_client_certificate_is_shown_and_changed_live_and_its_key_never_seen() {
     let got = world.run(&["get", "service", "app"]);
     let got = String::from_utf8_lossy(&got.stdout).into_owned();
     assert!(got.contains("BEGIN CERTIFICATE") && !got.contains("PRIVATE KEY"), "{got}");
+}
+
+/// A world whose service `app` is an upstream behind TLS, in its record with this protocol.
+fn behind_tls(protocol: &str, offers: &[&str]) -> (World, Authority, Upstream, Sidecar) {
+    let world = World::new();
+    let (authority, one) = (Authority::new("a story's own"), world.upstream("one"));
+    let sidecar = Sidecar::offering(world.handle(), &authority.vouch(&["instance.test"]), one.address, offers);
+    world.put("/services/app", &policy(&json!({"ca": authority.pem, "server_name": "instance.test"})));
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    world.put("/instances/app/a", &json!({"address": sidecar.address.to_string(), "protocol": protocol}).to_string());
+    (world, authority, one, sidecar)
+}
+
+#[test]
+fn a_websocket_passes_to_an_instance_over_tls_which_hears_the_name_it_is_asked_by() {
+    let (world, _authority, _one, sidecar) = behind_tls("https", &["http/1.1"]);
+    let mut socket = world.websocket("/chat/ws");
+    for said in ["once".to_owned(), "x".repeat(100_000)] {
+        assert_eq!(world.echo(&mut socket, &said), Ok(said));
+    }
+    assert_eq!(sidecar.seen(), ["instance.test"]);
+    world.put("/services/app", &policy(&json!({"server_name": "instance.test"})));
+    assert_eq!(world.websocket_refused("/chat/ws"), 502, "nobody whom the system trusts has signed it");
+    assert!(connect_detail(&world).contains("UnknownIssuer"), "{}", connect_detail(&world));
+    assert_eq!(world.echo(&mut socket, "goes on"), Ok("goes on".to_owned()), "what was open stays");
+}
+
+#[test]
+fn http_2_is_spoken_over_tls_to_who_agrees_to_it_and_to_nobody_else() {
+    let (world, _authority, one, sidecar) = behind_tls("h2", &["h2"]);
+    for answer in [world.get("/seen"), world.get_h2("/seen")] {
+        assert_eq!((answer.status, &answer.json()["version"]), (200, &json!("HTTP/2.0")), "{answer:?}");
+    }
+    assert!(sidecar.seen().iter().all(|name| name == "instance.test") && one.accepted() < 4);
+
+    let (world, _authority, one, _sidecar) = behind_tls("h2", &["http/1.1"]);
+    for answer in [world.get("/"), world.get_h2("/")] {
+        assert_eq!((answer.status, &answer.json()["error"]), (502, &json!("upstream_tls")), "{answer:?}");
+    }
+    assert_eq!(one.requests(), 0);
+}
+
+#[test]
+fn a_certificate_that_has_expired_or_is_for_another_name_is_refused_and_counted() {
+    let (world, authority, one, sidecar) = behind_tls("https", &["http/1.1"]);
+    for (pair, said) in [
+        (authority.vouch_until(&["instance.test"], SystemTime::now() - Duration::from_secs(3600)), "expired"),
+        (authority.vouch(&["another.test"]), "another.test"),
+    ] {
+        sidecar.shows(&pair);
+        for answer in [world.get("/"), world.get_h2("/")] {
+            assert_eq!((answer.status, &answer.json()["error"]), (502, &json!("upstream_tls")), "{answer:?}");
+        }
+        assert!(connect_detail(&world).contains(said), "{}", connect_detail(&world));
+    }
+    assert_eq!((one.requests(), sidecar.seen().len()), (0, 0), "not a byte of a request reached it");
+    let failed = world.metric("pointsman_upstream_requests_total", &[("service", "app"), ("outcome", "connect_failed")]);
+    assert!(failed >= Some(4.0), "{failed:?}");
+    sidecar.shows(&authority.vouch(&["instance.test"]));
+    assert_eq!(world.get("/").status, 200);
+}
+
+#[test]
+fn authorities_in_a_file_change_under_load_without_a_failed_request() {
+    let world = World::setup().embedded().start();
+    let (old, new, one) = (Authority::new("old"), Authority::new("new"), world.upstream("one"));
+    let sidecar = Sidecar::start(world.handle(), &old.vouch(&["instance.test"]), one.address);
+    let declared = format!(
+        "[[route]]\nservice = \"app\"\n[[service]]\nname = \"app\"\nprobe = {{ kind = \"none\" }}\n\
+         instances = [{{ address = \"{}\", protocol = \"https\" }}]\n\
+         tls = {{ ca_file = \"instances.pem\", server_name = \"instance.test\" }}\n",
+        sidecar.address
+    );
+    let config = fs::read_to_string(world.config_file()).expect("the configuration");
+    let authorities = |pem: &str| {
+        fs::write(world.folder().join("instances.pem"), pem).expect("a file");
+        world.proxy.signal(Signal::SIGHUP);
+    };
+    world.write_config(&format!("{config}{declared}"));
+    authorities(&old.pem);
+    world.settles("it is declared", 200, || world.get("/").status);
+
+    let load = world.load("/");
+    let n_read = || world.proxy.log().matches("File's declarations read").count();
+    for pem in [format!("{}{}", old.pem, new.pem), new.pem.clone()] {
+        let before = n_read();
+        authorities(&pem);
+        world.eventually("it is read", || n_read() > before);
+        sidecar.shows(&new.vouch(&["instance.test"]));
+        for answer in [world.get("/"), world.get_h2("/")] {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+    let tally = load.ends();
+    tally.all_served(tally.served());
+
+    authorities("nothing");
+    world.eventually("it is told", || world.proxy.log().contains("service[0].tls.ca: is not a PEM text"));
+    assert_eq!(world.get("/").status, 200, "what was in force is in force");
 }
