@@ -3,6 +3,8 @@
 engine_start() {
     need dockerd:docker.io iptables:iptables
     export DOCKER_HOST="unix://$work/docker.sock"
+    # The command that came with the engine builds without a plugin; a newer one that is found first would not.
+    PATH=/usr/bin:$PATH
     iptables-save >"$work/iptables"
     forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
     dockerd --data-root "$work/engine" --exec-root "$work/exec" --pidfile "$work/pid" --host "$DOCKER_HOST" \
