@@ -16,6 +16,8 @@ mod bodies;
 mod commands;
 /// The whole thing on one machine.
 mod demo;
+/// What ships beside the binary.
+mod deployment;
 /// What is written in the registry is what is served.
 mod discovery;
 /// No request fails because the registry changed.

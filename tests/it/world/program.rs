@@ -120,7 +120,7 @@ impl Program {
         entries.filter(|entry| group_of_living(&entry.path()) == Some(self.child.id())).count()
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
 }
