@@ -49,7 +49,10 @@ fn pointsman_takes_over_from_nginx_and_confd() {
     }
     // What nginx refuses reaches nobody here either.
     let asked = u1.requests();
-    assert_eq!((answer(&world, old.listen, Ask::get("/admin/x")).0, world.get("/admin/x").status), (403, 503));
+    for spelling in ["/admin/x", "/%61dmin/x", "//admin//x", "/admin%2fx"] {
+        let nginx = answer(&world, old.listen, Ask::get(spelling)).0;
+        assert_eq!((nginx, world.get(spelling).status), (403, 503), "{spelling}");
+    }
     assert_eq!(u1.requests(), asked);
 
     // Both follow the same keys: one when it is rendered and reloaded, the other by itself, without losing a request.

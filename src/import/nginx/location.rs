@@ -37,10 +37,11 @@ pub enum Passage {
     Open {
         service: String,
     },
-    /// Why, and the service that would be asked.
+    /// Why, and the service that would be asked. `guards`: somebody is kept out, so no other spelling of the path may lead in.
     Held {
         because: String,
         service: Option<String>,
+        guards: bool,
     },
 }
 
@@ -94,6 +95,7 @@ fn location(
     let mut body = Body::read(work, block, &inside, &matcher, named);
     let has_pattern = |inner: &Directive| inner.name == "location" && matches!(self::matcher(inner), Some(Matcher::Regex(_)));
     if block.iter().any(has_pattern) {
+        body.guards = true;
         body.held.get_or_insert_with(|| "a pattern inside it would have to be asked together with it".to_owned());
     }
     let fate = body.fate(&inside);
@@ -157,6 +159,8 @@ struct Body {
     service: Option<String>,
     /// Why it cannot be opened.
     held: Option<String>,
+    /// And that is to keep somebody out.
+    guards: bool,
 }
 
 impl Body {
@@ -181,10 +185,12 @@ impl Body {
                 ("proxy_pass" | "grpc_pass", _) => body.pass(work, directive, scope, matcher),
                 ("rewrite", _) => rewrite(work, directive),
                 ("return", _) => {
+                    body.guards |= directive.arg(0).starts_with('4');
                     work.ledger.lost(directive, "Pointsman gives no answers of its own making", "let a service answer");
                     Some("nginx answers by itself".to_owned())
                 }
                 ("if", _) => {
+                    body.guards = true;
                     work.ledger.lost(
                         directive,
                         "there are no conditions but those of routes",
@@ -250,15 +256,16 @@ impl Body {
         let inside = work.scope(scope, named.inner());
         let body = Self::read(work, named.inner(), &inside, matcher, &BTreeMap::new());
         self.service = body.service;
-        body.held.or(inside.guard.map(|(_, said)| format!("{said} keeps requests out")))
+        self.guards |= body.guards || !inside.guards.is_empty();
+        body.held.or(inside.guarded())
     }
 
     fn fate(self, scope: &Scope) -> Passage {
-        let guarded = scope.guard.as_ref().map(|(_, said)| format!("{said} keeps requests out"));
-        match (guarded.or(self.held), self.service) {
+        let guards = self.guards || !scope.guards.is_empty();
+        match (scope.guarded().or(self.held), self.service) {
             (None, Some(service)) => Passage::Open { service },
-            (Some(because), service) => Passage::Held { because, service },
-            (None, None) => Passage::Held { because: "it serves files".to_owned(), service: None },
+            (Some(because), service) => Passage::Held { because, service, guards },
+            (None, None) => Passage::Held { because: "it serves files".to_owned(), service: None, guards },
         }
     }
 }

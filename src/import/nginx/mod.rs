@@ -77,6 +77,7 @@ pub fn nginx(files: &dyn Files, path: &str, sources: &[Source]) -> Result<Import
     }
     reach::shut(&mut work, &mut servers);
     routes::hold_unspeakable(&mut work, &mut servers);
+    routes::hold_tails(&mut work, &mut servers);
     let listeners = listeners::listeners(&mut work, &servers);
     let routes = routes::routes(&mut work, &servers);
     let body_size = work.settings.whole_body_size(&mut work.ledger);

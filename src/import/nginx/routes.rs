@@ -68,10 +68,13 @@ pub fn routes(work: &mut Work<'_>, servers: &[Server]) -> Vec<Route> {
             let record = record(piece, location, priorities.of_location(at, location));
             add(record, comment(location), work, location);
         }
+        for spelling in spellings(piece.server) {
+            add(record(piece, &spelling, priorities.highest), comment(&spelling), work, &spelling);
+        }
         if broader_open && !piece.server.locations.iter().any(Location::takes_all) {
             let rest = Location {
                 matcher: Matcher::Prefix { path: "/".to_owned(), stops: false },
-                fate: Passage::Held { because: "no location of this server is for other paths".to_owned(), service: None },
+                fate: held("no location of this server is for other paths", false),
                 place: piece.server.place.clone(),
                 said: "server".to_owned(),
             };
@@ -120,6 +123,36 @@ pub fn hold_unspeakable(work: &mut Work<'_>, servers: &mut [Server]) {
         let told = format!("{why}; all of the server is held shut");
         work.ledger.say(Weight::Lost, &place, said, told, Some("a path or a pattern that the crate regex knows".to_owned()));
         server.hold(&why);
+    }
+}
+
+/// A guard's prefix has characters, so `/administrator`, if it is open, stands above `/admin`, which is not; but no pattern can
+/// leave it out of what it holds.
+pub fn hold_tails(work: &mut Work<'_>, servers: &mut [Server]) {
+    for server in servers {
+        let tails: Vec<_> = spellings(server).filter_map(|location| regex::Regex::new(path_of(&location)).ok()).collect();
+        if spellings(server).next().is_some() {
+            let why =
+                "it keeps somebody out, so paths with //, or with escapes of letters, digits or slashes, are held shut, too";
+            work.ledger.say(Weight::Differs, &server.place, "server".to_owned(), why.to_owned(), None);
+        }
+        for location in server.locations.iter_mut().filter(|location| location.is_open()) {
+            let is_pattern = matches!(location.matcher, Matcher::Regex(_));
+            if !is_pattern && tails.iter().any(|tail| tail.is_match(path_of(location))) {
+                let why = "a location that is held shut begins with the same characters";
+                location.fate = held(why, false);
+                let told = format!("{why}; held shut: its requests are answered 503");
+                let instead = Some("a route of a higher priority, once you have looked at both".to_owned());
+                work.ledger.say(Weight::Lost, &location.place, location.said.clone(), told, instead);
+            }
+        }
+    }
+}
+
+/// A path, or the pattern of one.
+fn path_of(location: &Location) -> &str {
+    match &location.matcher {
+        Matcher::Exact(path) | Matcher::Prefix { path, .. } | Matcher::Regex(path) => path,
     }
 }
 
@@ -181,7 +214,8 @@ impl Priorities {
             _ => None,
         });
         let n_patterns = i32::try_from(patterns.len()).unwrap_or(i32::MAX / 4);
-        let highest = if patterns.is_empty() { base } else { base + n_patterns + 1 };
+        let needs_top = !patterns.is_empty() || spellings(server).next().is_some();
+        let highest = if needs_top { base + n_patterns + 1 } else { base };
         Self { base, n_patterns, highest, stopping: stopping.collect(), patterns }
     }
 
@@ -197,6 +231,28 @@ impl Priorities {
             }
         }
     }
+}
+
+/// nginx looks at a path without escapes and double slashes, we look at it as it was written. Where somebody is kept out, no
+/// other spelling may lead in, nor what nginx counts to the same prefix: `/admins` for `location /admin`.
+fn spellings(server: &Server) -> impl Iterator<Item = Location> {
+    let guards = |l: &&Location| matches!(l.fate, Passage::Held { guards: true, .. });
+    let guarded = server.locations.iter().filter(guards).filter(|_| server.has_open());
+    let tails = guarded.clone().filter_map(|location| match &location.matcher {
+        Matcher::Prefix { path, .. } if !path.ends_with('/') => Some((location, format!("^{}[^/]", regex::escape(path)))),
+        _ => None,
+    });
+    let others = guarded.clone().next().map(|location| (location, OTHER_SPELLINGS.to_owned()));
+    tails.chain(others).map(|(location, regex)| Location {
+        matcher: Matcher::Regex(regex),
+        fate: held("nginx reads this path as one that is held shut", true),
+        place: location.place.clone(),
+        said: location.said.clone(),
+    })
+}
+
+fn held(because: &str, guards: bool) -> Passage {
+    Passage::Held { because: because.to_owned(), service: None, guards }
 }
 
 fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, Json> {
@@ -224,10 +280,10 @@ fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, 
 fn comment(location: &Location) -> String {
     let held = match &location.fate {
         Passage::Open { .. } => String::new(),
-        Passage::Held { because, service: Some(service) } => {
+        Passage::Held { because, service: Some(service), .. } => {
             format!("; held shut: {because}; opened, it would be service = {service:?}")
         }
-        Passage::Held { because, service: None } => format!("; held shut: {because}"),
+        Passage::Held { because, service: None, .. } => format!("; held shut: {because}"),
     };
     format!("{} {}{held}", location.place, location.said)
 }
@@ -241,6 +297,8 @@ fn checked(name: &str, record: &Map<String, Json>) -> Result<(), String> {
     }
 }
 
+/// Double slashes, and escapes of what needs none: letters, digits, `-`, `.`, `_`, `~`, and the slash.
+const OTHER_SPELLINGS: &str = "//|%(?i:2[def]|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])";
 const ANY: usize = 0;
 /// Above every wildcard.
 const EXACT: usize = usize::MAX;

@@ -28,8 +28,8 @@ pub struct Scope {
     pub server_name: Option<String>,
     /// PEM.
     pub ca: Option<String>,
-    /// What keeps requests out: the directive's name, and all of it.
-    pub guard: Option<(String, String)>,
+    /// What keeps requests out, all of it together: the directive's name, and all that it says.
+    pub guards: Vec<(String, String)>,
     pub hsts: Option<Json>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Scope {
             verify: false,
             server_name: None,
             ca: None,
-            guard: None,
+            guards: Vec::new(),
             hsts: None,
         }
     }
@@ -66,6 +66,11 @@ impl Scope {
             scope.take(directive, files, folder, ledger);
         }
         scope
+    }
+
+    /// Why nothing inside may be opened.
+    pub fn guarded(&self) -> Option<String> {
+        self.guards.first().map(|(_, said)| format!("{said} keeps requests out"))
     }
 
     pub fn reads(name: &str) -> bool {
@@ -194,13 +199,11 @@ impl Scope {
     fn keep_out(&mut self, directive: &Directive, ledger: &mut Ledger) {
         let name = &directive.name;
         if directive.arg(0) == "off" {
-            if self.guard.as_ref().is_some_and(|(guard, _)| guard == name) {
-                self.guard = None;
-            }
+            self.guards.retain(|(guard, _)| guard != name);
             ledger.carried_whole(directive);
             return;
         }
-        self.guard = Some((name.clone(), directive.to_string()));
+        self.guards.push((name.clone(), directive.to_string()));
         let instead = match fate(name) {
             Fate::Guard(instead) => instead,
             _ => "",

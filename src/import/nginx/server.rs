@@ -55,7 +55,7 @@ impl Server {
                 Passage::Open { service } => Some(service.clone()),
                 Passage::Held { service, .. } => service.clone(),
             };
-            location.fate = Passage::Held { because: why.to_owned(), service };
+            location.fate = Passage::Held { because: why.to_owned(), service, guards: true };
         }
     }
 
@@ -88,14 +88,16 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
         match inner.name.as_str() {
             "listen" => server.listens.extend(Listen::read(inner, &mut work.ledger)),
             "server_name" => names(&mut server.hosts, inner, work),
-            "if" if server.redirect.is_some() && plain_or_named(inner) => work.ledger.carried_whole(inner),
+            "if" if server.redirect.is_some() && plain_or_named(inner) && to_https(inner.inner(), |_| true).is_some() => {
+                work.ledger.carried_whole(inner);
+            }
             "if" => {
                 work.ledger.lost(
                     inner,
                     "there are no conditions but those of routes; what it is about is held shut",
                     "headers, query, methods of a route",
                 );
-                scope.guard = Some(("if".to_owned(), inner.to_string()));
+                scope.guards.push(("if".to_owned(), inner.to_string()));
             }
             "return" if server.redirect.is_some() => work.ledger.carried(inner),
             "return" => answer = Some(inner),
@@ -117,7 +119,7 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
             why.to_owned(),
             Some("client_ca of [listener.tls]".to_owned()),
         );
-        scope.guard = Some(("ssl_verify_client".to_owned(), "ssl_verify_client".to_owned()));
+        scope.guards.push(("ssl_verify_client".to_owned(), "ssl_verify_client".to_owned()));
     }
     let redirecting = redirecting_location(block).filter(|_| server.redirect.is_some());
     redirecting.into_iter().for_each(|location| work.ledger.carried_whole(location));
@@ -272,7 +274,8 @@ fn redirect(block: &[Directive]) -> Option<Redirect> {
     if ifs.iter().all(|inner| inner.arg(0) == "($host") && refuses_others {
         return Some(whole(port));
     }
-    let only_plain = ifs.iter().any(|inner| plain_or_named(inner) && inner.arg(0) != "($host");
+    let asks_tls = |inner: &&&Directive| plain_or_named(inner) && inner.arg(0) != "($host";
+    let only_plain = ifs.iter().filter(asks_tls).any(|inner| to_https(inner.inner(), own).is_some());
     only_plain.then_some(Redirect { port, only_plain: true })
 }
 
