@@ -82,11 +82,9 @@ pub fn nginx(files: &dyn Files, path: &str, sources: &[Source]) -> Result<Import
     let routes = routes::routes(&mut work, &servers);
     let body_size = work.settings.whole_body_size(&mut work.ledger);
     let process = Process { listeners, settings: work.settings, body_size };
-    let left_over = work.ledger.unaccounted(&tree).cloned();
-    if let Some(directive) = &left_over {
-        work.ledger.lost(directive, "this directive is not known to the import", "see what it did");
+    while let Some(directive) = work.ledger.unaccounted(&tree) {
+        work.ledger.lost(directive, "nobody expects it here, nor would nginx", "see what it was to do");
     }
-    debug_assert!(left_over.is_none(), "nobody has dealt with {left_over:?}");
     let services = work.services.into_services(&mut work.ledger);
     let (sources, registry) = (Vec::new(), RegistryAt::default());
     Ok(Import { process: Some(process), services, routes, sources, registry, ledger: work.ledger })
