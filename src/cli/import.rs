@@ -85,7 +85,7 @@ impl ImportArgs {
         let import = import.map_err(Failure::Import)?;
         let findings = import.findings();
         let has = |weight: Weight| findings.iter().any(|finding| finding.weight == weight);
-        let is_whole = !has(Weight::Lost) && !(shared.strict && has(Weight::Differs));
+        let is_whole = !(has(Weight::Lost) || shared.strict && has(Weight::Differs));
         if global.json {
             print::json(&import.json());
         } else {
