@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_documented_table_is_this_one() {
         use Failure::*;
-        let upstream = [Refused, ConnectTimeout, Reset, Timeout, Invalid].map(Refusal::Upstream);
+        let upstream = [Refused, ConnectTimeout, Tls, Reset, Timeout, Invalid].map(Refusal::Upstream);
         let ours = [
             Refusal::Malformed("what"),
             Refusal::Method,
