@@ -82,6 +82,8 @@ fn a_stream_that_nobody_reads_is_reset_and_its_neighbours_are_not() {
 #[test]
 fn a_client_that_does_not_read_holds_little_and_not_for_long() {
     let world = World::setup().config("[proxy.limits]\nanswer_progress = \"3s\"\n").start();
+    // Five hundred connect at once, and on a busy machine the instance takes its time; what it refused would not be waited for.
+    world.put("/services/app", r#"{"v":1,"timeouts":{"connect":"30s"},"ejection":{"enabled":false}}"#);
     let [one] = world.serve("app", ["one"]);
     let memory = || world.metric("process_resident_memory_bytes", &[]).expect("memory");
     let before = memory();

@@ -21,6 +21,8 @@ fn what_is_too_much_for_a_service_waits_and_what_is_too_much_for_the_queue_is_re
     world.put("/services/app", r#"{"probe":{"kind":"none"},"limits":{"in_flight":2,"queue":3,"queue_wait":"20s"}}"#);
     let [one] = world.serve("app", ["one"]);
     world.get("/");
+    // An answer may be here before its place is free.
+    world.settles("its place is free", Some(0.0), || world.metric("pointsman_upstream_in_flight", &[("service", "app")]));
     let load = world.begin_many("/held", 5);
     world.settles("two run", 2, || one.running());
     world.eventually("three wait", || waiting(&world) == 3.0);
