@@ -28,9 +28,12 @@ fn an_instance_that_speaks_h2c_is_spoken_to_in_it() {
         assert_eq!(answer.json()["version"], "HTTP/2.0");
         assert_eq!(answer.json()["authority"], "app.example", "the host is kept: {}", answer.text());
     }
-    // Many streams on few connections.
+    // Many streams on few connections, once there are some: who comes at the same moment as the first opens one as well.
     world.begin_many("/slow?ms=50", 20).ends().all_served(20);
-    assert!(one.accepted() < 15, "{} connections for 20 streams", one.accepted());
+    let before = one.accepted();
+    world.begin_many("/slow?ms=50", 20).ends().all_served(20);
+    let more = one.accepted() - before;
+    assert!(more < 10, "{more} more connections for 20 streams");
 }
 
 #[test]
