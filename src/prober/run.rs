@@ -229,3 +229,20 @@ const JITTER: f64 = 0.1;
 const FIRST_SPREAD_MAX_MS: u64 = 100;
 /// Nothing to do until somebody rings.
 const FAR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_differ_by_a_tenth_at_most_and_use_all_of_it() {
+        let pause = Duration::from_secs(5);
+        let (mut least, mut most) = (pause, pause);
+        for _ in 0..10_000 {
+            let drawn = jittered(pause);
+            (least, most) = (least.min(drawn), most.max(drawn));
+        }
+        let is_within = |found: Duration, from: u64, to: u64| (from..=to).contains(&(found.as_millis() as u64));
+        assert!(is_within(least, 4500, 4510) && is_within(most, 5490, 5500), "{least:?} to {most:?}");
+    }
+}
