@@ -1,6 +1,7 @@
 //! FLOOR 1. One bounded HTTP GET: the registrar asks its instance how it is, the commands ask the admin endpoint.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,19 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// How TLS is spoken with who is asked.
+#[derive(Debug)]
+pub struct Secure {
+    pub config: Arc<ClientConfig>,
+    pub name: ServerName<'static>,
+}
 
 pub struct Answer {
     pub status: StatusCode,
@@ -19,6 +31,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum FetchError {
     Connect(std::io::Error),
+    Tls(std::io::Error),
     /// It answered, but not with HTTP, or not with all of it.
     Http(String),
     Silent(Duration),
@@ -27,11 +40,17 @@ pub enum FetchError {
 }
 
 /// `address` is `HOST:PORT`. `token`: shown to who asks for one. The whole exchange takes `limit` at most.
-pub async fn get(address: &str, path: &str, token: Option<&str>, limit: Duration) -> Result<Answer, FetchError> {
-    timeout(limit, exchange(address, path, token)).await.unwrap_or(Err(FetchError::Silent(limit)))
+pub async fn get(
+    address: &str,
+    path: &str,
+    token: Option<&str>,
+    secure: Option<&Secure>,
+    limit: Duration,
+) -> Result<Answer, FetchError> {
+    timeout(limit, exchange(address, path, token, secure)).await.unwrap_or(Err(FetchError::Silent(limit)))
 }
 
-async fn exchange(address: &str, path: &str, token: Option<&str>) -> Result<Answer, FetchError> {
+async fn exchange(address: &str, path: &str, token: Option<&str>, secure: Option<&Secure>) -> Result<Answer, FetchError> {
     let mut request = Request::get(path)
         .header(header::HOST, address)
         .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
@@ -41,6 +60,19 @@ async fn exchange(address: &str, path: &str, token: Option<&str>) -> Result<Answ
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(FetchError::Path)?;
     let stream = TcpStream::connect(address).await.map_err(FetchError::Connect)?;
+    match secure {
+        None => ask(stream, request).await,
+        Some(Secure { config, name }) => {
+            let secured = TlsConnector::from(config.clone()).connect(name.clone(), stream).await;
+            ask(secured.map_err(FetchError::Tls)?, request).await
+        }
+    }
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<Answer, FetchError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::http)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(FetchError::http)?;
@@ -69,6 +101,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Tls(error) => write!(f, "no TLS with it: {error}"),
             Self::Http(reason) => write!(f, "no whole HTTP answer: {reason}"),
             Self::Silent(limit) => write!(f, "no answer within {limit:?}"),
             Self::Path(error) => error.fmt(f),
@@ -98,7 +131,7 @@ mod tests {
             assert!(head[..n_read].starts_with(b"GET /x HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        let answer = get(&address, "/x", None, Duration::from_secs(5)).await.map_err(|e| e.to_string())?;
+        let answer = get(&address, "/x", None, None, Duration::from_secs(5)).await.map_err(|e| e.to_string())?;
         Ok((answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap()))
     }
 
@@ -124,6 +157,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let limit = Duration::from_millis(50);
-        assert!(matches!(get(&address, "/", None, limit).await, Err(FetchError::Silent(_))));
+        assert!(matches!(get(&address, "/", None, None, limit).await, Err(FetchError::Silent(_))));
     }
 }

@@ -76,18 +76,15 @@ impl fmt::Display for Failure {
                 write!(f, "not done after {}: {waiting_for}", humantime::format_duration(*after))
             }
             Self::Admin { address, source } => {
-                write!(f, "http://{address}: {source}; does a proxy run there? (--admin ADDRESS names another)")
+                write!(f, "{address}: {source}; does a proxy run there? (--admin ADDRESS names another)")
             }
             Self::Unauthorized { address, shown: false } => {
-                write!(
-                    f,
-                    "http://{address} wants to be shown a token: name its file with --token-file or POINTSMAN_ADMIN_TOKEN_FILE"
-                )
+                write!(f, "{address} wants to be shown a token: name its file with --token-file or POINTSMAN_ADMIN_TOKEN_FILE")
             }
             Self::Unauthorized { address, shown: true } => {
-                write!(f, "http://{address} does not take this token; is it the first in the proxy's admin.token_file?")
+                write!(f, "{address} does not take this token; is it the first in the proxy's admin.token_file?")
             }
-            Self::AdminRefused { address, status, body } => write!(f, "http://{address} answered {status}: {body}"),
+            Self::AdminRefused { address, status, body } => write!(f, "{address} answered {status}: {body}"),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Register(error) => error.fmt(f),
             Self::Import(error) => error.fmt(f),

@@ -24,9 +24,19 @@ pub struct Global {
     /// What stands before every key [default: /pointsman] [env: POINTSMAN_REGISTRY_PREFIX=]
     #[arg(long, global = true, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Admin endpoint of the proxy [default: 127.0.0.1:9900] [env: POINTSMAN_ADMIN_ADDRESS=]
+    /// Admin endpoint of the proxy [default: 127.0.0.1:9900] [env: POINTSMAN_ADMIN_ADDRESS=]. To ask one that speaks TLS:
+    /// https://HOST:PORT
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub admin: Option<String>,
+    /// PEM file with who vouches for an admin endpoint at https:// [default: whom the system trusts]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub admin_ca: Option<PathBuf>,
+    /// PEM file with the certificate that is shown to it, with --admin-key
+    #[arg(long, global = true, value_name = "FILE", requires = "admin_key")]
+    pub admin_certificate: Option<PathBuf>,
+    /// PEM file with the key of that certificate
+    #[arg(long, global = true, value_name = "FILE", requires = "admin_certificate")]
+    pub admin_key: Option<PathBuf>,
     /// File with a token of the admin endpoint; `run` asks for one of those in it
     #[arg(long, global = true, value_name = "FILE", env = "POINTSMAN_ADMIN_TOKEN_FILE", hide_env_values = true)]
     pub token_file: Option<PathBuf>,

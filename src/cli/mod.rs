@@ -4,6 +4,7 @@
 //! them to stderr.
 
 mod admin;
+mod admin_tls;
 mod check;
 mod delete;
 mod demo;

@@ -66,7 +66,7 @@ impl GateWatch {
 impl Check {
     async fn run(&self, address: &str, limit: Duration) -> Result<(), ProbeFailure> {
         match self {
-            Self::Http { path } => match fetch::get(address, path, None, limit).await {
+            Self::Http { path } => match fetch::get(address, path, None, None, limit).await {
                 Ok(answer) if (200..400).contains(&answer.status.as_u16()) => Ok(()),
                 Ok(answer) => Err(ProbeFailure(format!("GET {path} was answered with {}", answer.status))),
                 Err(error) => Err(ProbeFailure(format!("GET {path}: {error}"))),

@@ -10,6 +10,7 @@
 //! - A private key is in no message and in no `Debug`.
 
 mod anyone;
+mod pinned;
 mod words;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::model::{Host, UpstreamTls};
 use crate::tls::system_authorities;
 use crate::wire::pem::{authorities, certificates, private_key};
 use anyone::Anyone;
+pub use pinned::Pinned;
 pub use words::{is_refusal, words};
 
 /// Every trust that is in use.

@@ -121,6 +121,19 @@ fn a_client_certificate_does_what_a_token_does() {
     assert_eq!(ask("/api/v1/status", &[]), 401);
     assert_eq!(ask("/api/v1/status", &["--cert", "ops.pem", "--key", "ops.key"]), 200);
     assert_eq!(ask("/livez", &["--cert", "stranger.pem", "--key", "stranger.key"]), 0, "no handshake");
+    let told = |args: &[&str]| {
+        let mut command = world.command(&[&["status"], args].concat());
+        let out = command.env("POINTSMAN_ADMIN_ADDRESS", &address).output().expect("the built binary can be run");
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (url, ops) =
+        (format!("https://localhost:{}", admin.port()), ["--admin-certificate", "ops.pem", "--admin-key", "ops.key"]);
+    let named = ["--admin", &url, "--admin-ca", "ca.pem"];
+    assert_eq!(told(&[&named[..], &ops].concat()), (true, String::new()));
+    assert!(told(&named).1.contains("wants to be shown a token"), "nothing was shown: {:?}", told(&named));
+    let (_, unknown) = told(&["--admin", &url]);
+    assert!(unknown.contains("no TLS with it: invalid peer certificate: UnknownIssuer"), "{unknown}");
+    assert!(told(&[&["--config", "far.toml"], &ops[..]].concat()).0, "the proxy's own file says which certificate it has");
     stranger.vouch(&["localhost"]).write(&folder, "admin");
     assert_eq!(ask("/livez", &[]), 0, "another certificate is served, which nobody here vouches for");
     authority.vouch(&["localhost"]).write(&folder, "admin");

@@ -32,6 +32,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
         &[
             "acme/directory.rs",
             "admin/tls.rs",
+            "fetch.rs",
             "prober/",
             "proxy/challenge.rs",
             "proxy/downstream/stream.rs",
