@@ -30,8 +30,13 @@ impl Process {
 
     /// SIGTERM.
     pub fn terminate(&self) -> Outcome<()> {
-        let told = Command::new("kill").arg(self.id().to_string()).status()?;
-        if told.success() { Ok(()) } else { Err(format!("process {} cannot be told to end", self.id()).into()) }
+        self.signal("TERM")
+    }
+
+    /// By its name without `SIG`.
+    pub fn signal(&self, signal: &str) -> Outcome<()> {
+        let told = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status()?;
+        if told.success() { Ok(()) } else { Err(format!("process {} does not get SIG{signal}", self.id()).into()) }
     }
 
     /// SIGKILL; gone when it returns.

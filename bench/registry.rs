@@ -1,5 +1,6 @@
 //! A real etcd in a directory of its own, and what the measurements put into it.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,30 +14,37 @@ use crate::process::{Process, free_address};
 pub struct Etcd {
     pub url: String,
     pub client: Client,
-    _process: Process,
-    _directory: TempDir,
+    pub process: Process,
+    members_url: String,
+    directory: TempDir,
 }
 
 impl Etcd {
     pub async fn start() -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
-        let (url, to_members) = (format!("http://{}", free_address()?), format!("http://{}", free_address()?));
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(directory.path().join("etcd"));
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        command.args(["--listen-peer-urls", &to_members, "--initial-advertise-peer-urls", &to_members]);
-        command.args(["--initial-cluster", &format!("default={to_members}")]);
-        let process = Process::start(&mut command, &directory.path().join("log"))?;
+        let (url, members_url) = (format!("http://{}", free_address()?), format!("http://{}", free_address()?));
+        let process = process(&url, &members_url, directory.path())?;
+        let client = Client::connect([&url], None).await?;
+        let mut etcd = Self { url, client, process, members_url, directory };
+        etcd.answers().await?;
+        Ok(etcd)
+    }
 
-        let mut client = Client::connect([&url], None).await?;
+    /// A new process with what the old one had on disk.
+    pub async fn start_again(&mut self) -> Outcome<()> {
+        self.process = process(&self.url, &self.members_url, self.directory.path())?;
+        self.answers().await
+    }
+
+    async fn answers(&mut self) -> Outcome<()> {
         let deadline = Instant::now() + START_MAX;
-        while let Err(error) = client.status().await {
+        while let Err(error) = self.client.status().await {
             if Instant::now() > deadline {
                 return Err(format!("etcd did not start: {error}").into());
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(Self { url, client, _process: process, _directory: directory })
+        Ok(())
     }
 
     /// Puts many keys, as many to a transaction as etcd takes; the last revision.
@@ -50,6 +58,15 @@ impl Etcd {
         }
         Ok(revision)
     }
+}
+
+fn process(url: &str, members_url: &str, directory: &Path) -> Outcome<Process> {
+    let mut command = Command::new("etcd");
+    command.arg("--data-dir").arg(directory.join("etcd"));
+    command.args(["--listen-client-urls", url, "--advertise-client-urls", url]);
+    command.args(["--listen-peer-urls", members_url, "--initial-advertise-peer-urls", members_url]);
+    command.args(["--initial-cluster", &format!("default={members_url}")]);
+    Process::start(&mut command, &directory.join("log"))
 }
 
 /// The key and the value of an instance.

@@ -8,6 +8,7 @@ mod finding;
 mod hanging;
 mod isolation;
 mod kill;
+mod landscape;
 mod outage;
 mod refused;
 mod scene;
@@ -34,6 +35,8 @@ pub enum Drill {
     Outage(outage::Flags),
     /// Every instance of one service hangs, another service goes on
     Isolation(isolation::Flags),
+    /// One thing after the other goes wrong: killed, hung, poisoned, partitioned, replaced
+    Landscape(landscape::Flags),
 }
 
 /// What all drills understand.
@@ -72,6 +75,7 @@ pub async fn run(drill: Drill) -> Outcome<()> {
         Drill::Kill(flags) => (kill::run(&flags).await?, flags.steady.common),
         Drill::Outage(flags) => (outage::run(&flags).await?, flags.steady.common),
         Drill::Isolation(flags) => (isolation::run(&flags).await?, flags.steady.common),
+        Drill::Landscape(flags) => (landscape::run(&flags).await?, flags.steady.common),
     };
     println!("{}", if common.json { finding.json().to_string() } else { finding.to_string() });
     if finding.is_kept { Ok(()) } else { Err(format!("the promise of drill {} is broken", finding.drill).into()) }
