@@ -68,8 +68,10 @@ async fn converse(
     admin: Arc<Admin>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let (begun, mut has_begun) = watch::channel(false);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let admin = admin.clone();
+        begun.send_replace(true);
         async move {
             let access = &admin.sources.access;
             let checked = guard::check(&request).and_then(|()| access.check(request.uri().path(), request.headers(), certified));
@@ -87,7 +89,11 @@ async fn converse(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(&mut shutdown) => {
+        () = async {
+            stopped(&mut shutdown).await;
+            // A connection on which nothing has come yet would be closed at once, and the request on its way lost.
+            let _ = tokio::time::timeout(FIRST_REQUEST_MAX, has_begun.wait_for(|begun| *begun)).await;
+        } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -112,5 +118,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_MAX: Duration = Duration::from_secs(10);
 const FINISH_MAX: Duration = Duration::from_secs(2);
+/// How long a connection that was just opened may still send its first request after the end was asked for.
+const FIRST_REQUEST_MAX: Duration = Duration::from_millis(500);
 /// When no file descriptor is left, trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

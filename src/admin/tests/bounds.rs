@@ -44,6 +44,21 @@ async fn head_has_the_fields_and_no_body() {
 }
 
 #[tokio::test]
+async fn who_has_just_connected_when_it_ends_is_answered_once() {
+    let world = World::new().await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    // Long enough to be accepted, by a runtime that has nothing else to do.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.shutdown.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    world.serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_head_beyond_the_bound_is_refused() {
     let answer = World::new().await.ask("GET", "/livez", &[("x-long", &"x".repeat(20_000))]).await;
     assert_eq!(answer.status, 431);
