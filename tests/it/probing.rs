@@ -230,6 +230,27 @@ fn a_service_may_be_left_alone_and_an_instance_probed_elsewhere() {
 }
 
 #[test]
+fn a_probe_that_cannot_connect_closes_what_is_idle_since_nobody_may_be_there() {
+    let world = World::new();
+    let [one, elsewhere] = ["one", "elsewhere"].map(|name| world.upstream(name));
+    world.put("/services/app", r#"{"probe":{"interval":"300ms","timeout":"200ms","fall":1000}}"#);
+    let at = |port: u16| json!({"address": one.address.to_string(), "probe": {"port": port}}).to_string();
+    world.put("/instances/app/one", &at(elsewhere.address.port()));
+    world.put("/routes/app", r#"{"service":"app"}"#);
+    world.proven("app", 1);
+    world.eventually("it has idle connections", || {
+        world.get_many("/", 8).all_served(8);
+        one.connections() > 0
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(one.connections() > 0, "probes that pass close nothing");
+    world.put("/instances/app/one", &at(free_address().port()));
+    world.settles("they are closed", 0, || one.connections());
+    assert!(world.metric("pointsman_probes_total", &[("result", "connect_failed")]) >= Some(1.0));
+    assert_eq!((&world.seen("app", "one")["probe"], world.get("/").from()), (&json!("up"), "one"));
+}
+
+#[test]
 fn services_that_share_an_address_share_its_probes() {
     let world = World::new();
     let one = world.upstream("one");

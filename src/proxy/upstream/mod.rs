@@ -25,7 +25,7 @@ pub use wire::Wire;
 
 use crate::catalog::Snapshot;
 use crate::model::{InstanceSpec, ServicePolicy};
-use crate::pool::Instance;
+use crate::pool::{Instance, Moment};
 use crate::trust::Trusts;
 
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ struct Entry {
     instance: Arc<Instance>,
     spec: Arc<InstanceSpec>,
     policy: Arc<ServicePolicy>,
+    /// The probe that could not connect, after which unused connections were closed.
+    doubted: Option<Moment>,
 }
 
 impl Upstreams {
@@ -61,6 +63,7 @@ impl Upstreams {
             instance: instance.clone(),
             spec: instance.spec.clone(),
             policy: policy.clone(),
+            doubted: None,
         };
         let entry = entries.entry(instance.state.generation).or_insert_with(new);
         if !Arc::ptr_eq(&entry.policy, policy) || !Arc::ptr_eq(&entry.spec, &instance.spec) {
@@ -87,6 +90,7 @@ impl Upstreams {
         let mut entries = self.lock();
         let mut cut = 0;
         for entry in entries.values_mut() {
+            entry.doubt();
             let Entry { line, former, instance, policy, .. } = entry;
             former.retain(|line| line.is_busy());
             former.iter().for_each(|line| line.close_unused());
@@ -137,6 +141,17 @@ impl Entry {
         let before = std::mem::replace(&mut self.line, line);
         before.close_unused();
         self.former.push(before);
+    }
+
+    /// A probe that cannot connect means that the way there may be gone, or our own address; then nobody would ever answer
+    /// on the connections we keep, nor refuse. Once for each such probe: those opened since have shown that they work.
+    fn doubt(&mut self) {
+        let health = &self.instance.state.health;
+        let probed_at = health.probed_at();
+        if health.is_unreachable() && self.doubted != probed_at {
+            self.doubted = probed_at;
+            self.line.close_unused();
+        }
     }
 
     fn leave(&self, now: Instant) {
