@@ -59,8 +59,11 @@ impl DrainArgs {
                 let n = proxies::wait_for_all(&mut store, self.timeout, done).await?;
                 self.must_still_hold(&mut store, &key).await?;
                 answer["proxies"] = n.into();
-                if n == 0 && !global.json {
-                    print::note("no proxy is running");
+                match n {
+                    _ if global.json => {}
+                    0 => print::note("no proxy is running"),
+                    n if self.undo => print::note(&format!("{} takes traffic again; proxies that know it: {n}", self.instance)),
+                    n => print::note(&format!("nothing is left at {}; proxies that know it drains: {n}", self.instance)),
                 }
             }
             if global.json {

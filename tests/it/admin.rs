@@ -124,7 +124,7 @@ fn explain_names_the_candidates_and_why_each_of_the_others_is_none() {
     }
     let told = world.run(&["explain", "GET", "http://app.example/"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains("weight 0: no new traffic") && told.contains("candidates"), "{told}");
+    assert!(told.contains("weight 0: no new traffic") && told.contains("goes to app, by the route"), "{told}");
 }
 
 #[test]
