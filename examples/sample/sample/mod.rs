@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -64,7 +64,7 @@ pub struct Sample {
 
 impl Sample {
     pub async fn bind(options: Options) -> io::Result<Self> {
-        let listener = TcpListener::bind(options.listen).await?;
+        let listener = listen(options.listen)?;
         let address = listener.local_addr()?;
         let service = options.registration.as_ref().map_or("sample", |registration| &registration.service);
         let name = options.name.unwrap_or_else(|| format!("{service}-{}", address.port()));
@@ -101,6 +101,17 @@ impl Sample {
     }
 }
 
+/// With room for as many connects at once as a proxy may begin: beyond the usual 128 the kernel drops them, and they come
+/// again a second later.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+const BACKLOG: u32 = 4096;
+
 /// Accepts until the instance is stopping, then waits for the connections that are open. While the instance refuses
 /// there is no listening socket.
 async fn serve(listener: TcpListener, address: SocketAddr, instance: &Arc<Instance>) {
@@ -113,7 +124,7 @@ async fn serve(listener: TcpListener, address: SocketAddr, instance: &Arc<Instan
                 _ = behaviour.wait_for(|told| !refuses(told)) => {}
                 () = stopping(&mut stage) => break,
             }
-            match TcpListener::bind(address).await {
+            match listen(address) {
                 Ok(listener) => listening = Some(listener),
                 Err(error) => {
                     warn!(%error, %address, "The address cannot be listened on again");
