@@ -315,6 +315,16 @@ fn an_answer_of_http_2_that_breaks_off_looks_whole_in_neither_version() {
     }
 }
 
+/// HTTP/2 lets clients split it; HTTP/1 knows one field of that name (RFC 9113, 8.2.3).
+#[test]
+fn cookies_in_several_fields_are_one_field_for_an_instance() {
+    let (world, [_one]) = World::serving(["one"]);
+    let ask = Ask::get("/seen").with("cookie", "a=1").with("cookie", "b=2").with("x-other", "x").with("cookie", "c=3");
+    let fields = world.get_h2(ask).json()["fields"].as_array().expect("a list").clone();
+    let cookies: Vec<_> = fields.iter().filter(|field| field[0] == "cookie").map(|field| field[1].clone()).collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3"], "{fields:?}");
+}
+
 /// Pingora drops them; what matters is that the request is whole without.
 #[test]
 fn trailers_of_a_request_are_left_out_and_end_it() {
