@@ -6,7 +6,7 @@
 mod line;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,7 +49,8 @@ impl AccessLog {
             dropped: AtomicU64::new(0),
             reopen: AtomicBool::new(false),
         });
-        let output = Output { path: config.file.clone(), file: file.map(gathering), shared: shared.clone() };
+        let to = gathering(file.map_or_else(|| To::Stdout(io::stdout()), To::File));
+        let output = Output { path: config.file.clone(), to, shared: shared.clone() };
         let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || output.run(&waiting))?;
         Ok((Self { lines, shared }, Writer(writer)))
     }
@@ -85,9 +86,30 @@ impl Writer {
 
 struct Output {
     path: Option<PathBuf>,
-    /// `None`: standard output.
-    file: Option<BufWriter<File>>,
+    to: BufWriter<To>,
     shared: Arc<Shared>,
+}
+
+enum To {
+    File(File),
+    /// By itself it writes each line with a system call of its own; given many lines at once it passes them on as they are.
+    Stdout(Stdout),
+}
+
+impl Write for To {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(stdout) => stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(stdout) => stdout.flush(),
+        }
+    }
 }
 
 impl Output {
@@ -104,15 +126,15 @@ impl Output {
             }
             self.reopen_if_asked();
             let batch = first.into_iter().chain(waiting.try_iter()).take(LINES_WAITING_MAX);
-            let written = batch.into_iter().try_for_each(|line| self.put(&line));
-            let result = written.and_then(|()| self.flush());
+            let written = batch.into_iter().try_for_each(|line| self.to.write_all(line.as_bytes()));
+            let result = written.and_then(|()| self.to.flush());
             if let (Err(error), false) = (&result, failing) {
                 warn!(%error, "Access log cannot be written");
             }
             failing = result.is_err();
         }
         // The last of them are in the file already; an error here was reported above.
-        let _ = self.flush();
+        let _ = self.to.flush();
     }
 
     fn reopen_if_asked(&mut self) {
@@ -121,29 +143,15 @@ impl Output {
         }
         if let Some(path) = &self.path {
             match append_to(path) {
-                Ok(file) => self.file = Some(gathering(file)),
+                Ok(file) => self.to = gathering(To::File(file)),
                 Err(error) => warn!(path = %path.display(), %error, "Access log cannot be reopened; the old file goes on"),
             }
         }
     }
-
-    fn put(&mut self, line: &str) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.write_all(line.as_bytes()),
-            None => io::stdout().lock().write_all(line.as_bytes()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.flush(),
-            None => io::stdout().lock().flush(),
-        }
-    }
 }
 
-fn gathering(file: File) -> BufWriter<File> {
-    BufWriter::with_capacity(BATCH_SIZE, file)
+fn gathering(to: To) -> BufWriter<To> {
+    BufWriter::with_capacity(BATCH_SIZE, to)
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
