@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 | `model` | the declared nouns: names, specs, policies, routes, changes |
 //! | 1 | `wire` | their JSON and TOML forms, both directions |
+//! | 1 | `rate` | whether one more request is within a rate |
 //! | 1 | `routing` | which route a request takes |
 //! | 1 | `tls` | whether a certificate and a key go together, and which one a client gets |
 //! | 1 | `proxy_protocol` | the header that says who a proxy's client is |
@@ -37,6 +38,7 @@ pub mod model;
 
 pub mod fetch;
 pub mod proxy_protocol;
+pub mod rate;
 pub mod routing;
 pub mod seal;
 pub mod system;

@@ -15,7 +15,7 @@ use super::reply::Refusal;
 use super::routes;
 use super::sources::Sources;
 use crate::catalog::Snapshot;
-use crate::model::{FieldMatch, HostPattern, InstanceId, PathMatch, RouteSpec, ValueMatch};
+use crate::model::{FieldMatch, HostPattern, InstanceId, PathMatch, RateKey, RateLimit, RouteSpec, ValueMatch};
 use crate::pool::{Instance, Moment, PickError, Service, View};
 use crate::routing::{Question, host_of};
 
@@ -35,6 +35,9 @@ pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> 
     };
     said["route"] = routes::one(&snapshot, route);
     said["why"] = why(&route.spec, &asked.host).into();
+    if let Some(limit) = &route.spec.rate_limit {
+        said["rate"] = rate(limit).into();
+    }
     said["service"] = route.spec.service.as_str().into();
     let service = snapshot.services.get(route.spec.service.as_str());
     said["outcome"] = outcome(service.map(|s| &**s)).into();
@@ -176,6 +179,17 @@ fn condition(what: &str, field: &FieldMatch) -> String {
         ValueMatch::Exact(value) => format!("the {what} {} is {value}", field.name),
         ValueMatch::Regex(regex) => format!("the {what} {} matches {regex}", field.name),
     }
+}
+
+fn rate(limit: &RateLimit) -> String {
+    let RateLimit { requests, per, burst, by, dry_run } = limit;
+    let whose = match by {
+        RateKey::ClientAddress => "of each client address".to_owned(),
+        RateKey::Route => "of all clients together".to_owned(),
+        RateKey::Header(name) => format!("with the same {name}"),
+    };
+    let per = humantime::format_duration(*per);
+    format!("{requests} in {per}, {burst} at once, {whose}{}", if *dry_run { "; only counted" } else { "" })
 }
 
 fn candidates(service: &Service, view: &View, now: Moment) -> Json {

@@ -62,6 +62,12 @@ fn requests(snapshot: &Snapshot, proxy: &ProxyReading, text: &mut Exposition) {
         classes(&[route.spec.service.as_str(), route.spec.name.as_str()], &route.stats.by_class(), text);
     }
     classes(&["", ""], &proxy.unrouted, text);
+    text.family(&families::RATE_LIMITED);
+    for route in snapshot.routes.routes().into_iter().filter(|route| route.spec.rate_limit.is_some()) {
+        for (mode, n) in [("refused", &route.stats.limited), ("dry_run", &route.stats.limited_dry)] {
+            text.sample(&[route.spec.service.as_str(), route.spec.name.as_str(), mode], count(n));
+        }
+    }
 }
 
 /// Nothing of what was never used. Once it was, the usual classes are all there, so that a rate sees their first one.
@@ -224,6 +230,8 @@ fn proxy_gauges(proxy: &ProxyReading, text: &mut Exposition) {
     for (limit, n) in &proxy.limits {
         text.sample(&[limit], n);
     }
+    text.family(&families::RATE_DISPLACED);
+    text.sample(&[], proxy.rate_displaced);
     text.family(&families::BYTES);
     text.sample(&["in"], proxy.received_bytes);
     text.sample(&["out"], proxy.sent_bytes);

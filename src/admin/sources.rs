@@ -134,6 +134,8 @@ pub struct ProxyReading {
     pub http2_cuts: Vec<(&'static str, u64)>,
     /// How often each limit of what clients may do has acted.
     pub limits: Vec<(&'static str, u64)>,
+    /// Clients that rate limits forgot before their time.
+    pub rate_displaced: u64,
     pub drains_active: u64,
     /// Connections to instances that were cut because the time of a drain was over.
     pub drain_forced_closes: u64,

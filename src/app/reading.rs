@@ -74,6 +74,7 @@ fn proxy_reading(proxy: &Proxy, listeners: &[SocketAddr], drains: &Mutex<Drains>
         handshakes: stats.handshakes,
         http2_cuts: stats.http2_cuts.to_vec(),
         limits: stats.limits.to_vec(),
+        rate_displaced: stats.rate_displaced,
         drain_forced_closes: stats.drain_forced_closes,
         upgrades: upgrades.counts().to_vec(),
         drains_active: drains.lock().unwrap_or_else(PoisonError::into_inner).n_active(),

@@ -399,6 +399,7 @@ fn routes_and_happenings_follow_the_changes() {
         headers: vec![],
         query: vec![],
         priority: 0,
+        rate_limit: None,
         service: name("s"),
     };
     world.apply(vec![Change::Route { name: route.name.clone(), route: Some(Box::new(route)) }, put("s", "a", "10.0.0.1:80")]);

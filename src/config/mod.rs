@@ -226,6 +226,8 @@ pub struct ClientLimits {
     pub connections: usize,
     /// Of one client address: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address: usize,
+    /// How many clients the rate limits of all routes remember.
+    pub rate_clients: usize,
 }
 
 impl Default for ClientLimits {
@@ -241,6 +243,7 @@ impl Default for ClientLimits {
             fields: 100,
             connections: 50_000,
             connections_per_address: 25_000,
+            rate_clients: 128 * 1024,
         }
     }
 }

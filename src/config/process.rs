@@ -133,6 +133,7 @@ fn limits(fields: &mut Fields<'_>) -> ClientLimits {
         fields: fields.or("fields", default.fields, number(1..=FIELDS_MAX)),
         connections,
         connections_per_address: per_address.unwrap_or(connections.div_ceil(2)),
+        rate_clients: fields.or("rate_clients", default.rate_clients, number(RATE_CLIENTS_MIN..=RATE_CLIENTS_MAX)),
     }
 }
 
@@ -198,5 +199,8 @@ const HEAD_SIZE_MAX: u64 = 1024 * 1024;
 const FIELDS_MAX: usize = 256;
 /// Beyond what file descriptors allow anywhere.
 const CONNECTIONS_MAX: usize = 10_000_000;
+/// In a smaller one clients would meet by chance; a larger one takes 256 MiB.
+const RATE_CLIENTS_MIN: usize = 1024;
+const RATE_CLIENTS_MAX: usize = 16 * 1024 * 1024;
 /// Whoever stops a process waits for it; beyond an hour it looks stuck.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(60 * 60);

@@ -13,6 +13,7 @@ mod name;
 mod outcome;
 mod policy;
 mod probe;
+mod rate_limit;
 mod route;
 mod secret;
 mod shards;
@@ -30,6 +31,7 @@ pub use policy::{
     ProtectionPolicy, ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,
 };
 pub use probe::ProbeResult;
+pub use rate_limit::{RateKey, RateLimit};
 pub use route::{FieldMatch, HostPattern, PathMatch, RouteSpec, ValueMatch};
 pub use secret::Secret;
 pub use shards::ShardMap;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{RouteName, ServiceName};
+use super::{RateLimit, RouteName, ServiceName};
 
 /// One route. An empty `hosts` matches any host; `path: Any` any path; empty conditions any request.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,7 @@ pub struct RouteSpec {
     pub query: Vec<FieldMatch>,
     /// Higher goes first, before any comparison of specificity; the default is 0.
     pub priority: i32,
+    pub rate_limit: Option<RateLimit>,
     pub service: ServiceName,
 }
 

@@ -53,7 +53,8 @@ impl Drop for Counted {
     }
 }
 
-fn network_of(ip: IpAddr) -> IpAddr {
+/// What counts as one client.
+pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         ip => ip,

@@ -20,10 +20,12 @@ pub enum Limit {
     UnreadBody,
     Connections,
     ConnectionsPerAddress,
+    /// Of a route.
+    Rate,
 }
 
 impl Limit {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HeadTimeout,
         Self::BodyProgress,
         Self::AnswerProgress,
@@ -36,6 +38,7 @@ impl Limit {
         Self::UnreadBody,
         Self::Connections,
         Self::ConnectionsPerAddress,
+        Self::Rate,
     ];
 
     /// The value of the label `limit`.
@@ -53,6 +56,7 @@ impl Limit {
             Self::UnreadBody => "unread_body",
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Rate => "rate",
         }
     }
 
@@ -66,6 +70,7 @@ impl Limit {
             "too_many_fields" => Self::Fields,
             "target_too_long" => Self::TargetSize,
             "body_too_large" => Self::BodySize,
+            "limited" => Self::Rate,
             _ => return None,
         })
     }
@@ -104,6 +109,7 @@ mod tests {
             (Refusal::TooManyFields, Limit::Fields),
             (Refusal::TargetTooLong, Limit::TargetSize),
             (Refusal::BodyTooLarge, Limit::BodySize),
+            (Refusal::Limited { seconds: 1 }, Limit::Rate),
         ] {
             assert_eq!(Limit::behind(refusal.reason()), Some(limit));
         }

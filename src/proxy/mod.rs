@@ -37,6 +37,7 @@ mod listening;
 mod path;
 mod pingora;
 mod queue;
+mod rate;
 mod record;
 mod reply;
 mod route;
@@ -66,6 +67,7 @@ use downstream::{Connection, Link};
 use limits::Limit;
 use listening::Listening;
 pub use path::plain_path;
+use rate::Rates;
 use record::RequestRecord;
 use reply::Refusal;
 pub use sockets::{BindError, Sockets, open};
@@ -91,6 +93,7 @@ struct Shared {
     limits: ClientLimits,
     trusted: Trusted,
     addresses: Arc<Addresses>,
+    rates: Rates,
     access_log: Option<AccessLog>,
     /// Turns true when another process has the sockets: each answer is the last of its connection.
     parting: watch::Receiver<bool>,
@@ -110,8 +113,9 @@ impl Proxy {
         let listening: Arc<[_]> =
             listeners.iter().enumerate().map(|(n, listener)| Arc::new(Listening::new(n, listener, &live))).collect();
         let addresses = Addresses::new(limits.connections_per_address);
+        let rates = Rates::new(limits.rate_clients);
         let (parting, parts) = watch::channel(false);
-        let shared = Arc::new(Shared { live, limits, trusted, addresses, access_log, parting: parts });
+        let shared = Arc::new(Shared { live, limits, trusted, addresses, rates, access_log, parting: parts });
         let worker = |_| Worker {
             shared: shared.clone(),
             upstreams: Arc::new(Upstreams::new(trusts.clone())),
@@ -161,7 +165,9 @@ impl Proxy {
     }
 
     pub fn stats(&self) -> ProxyStats {
-        ProxyStats::sum(self.workers.iter().map(|worker| &worker.stats))
+        // Each of them has the same.
+        let rate_displaced = self.workers.first().map_or(0, |worker| worker.shared.rates.displaced());
+        ProxyStats { rate_displaced, ..ProxyStats::sum(self.workers.iter().map(|worker| &worker.stats)) }
     }
 }
 

@@ -33,6 +33,10 @@ pub enum Refusal {
     TargetTooLong,
     HeadTooLarge,
     TooManyFields,
+    /// The client has used up what its route's rate allows, and may come back after so many seconds.
+    Limited {
+        seconds: u64,
+    },
     /// The service has no instance that takes traffic, or does not exist (yet).
     NoInstances,
     NoneHealthy,
@@ -50,7 +54,7 @@ pub struct Reply {
     pub status: StatusCode,
     pub content_type: &'static str,
     /// Seconds.
-    pub retry_after: Option<&'static str>,
+    pub retry_after: Option<u64>,
     pub location: Option<String>,
     pub body: String,
 }
@@ -67,6 +71,7 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
+            Self::Limited { .. } => 429,
             Self::HeadTooLarge | Self::TooManyFields => 431,
             Self::Internal => 500,
             Self::Upstream(Failure::ConnectTimeout | Failure::Timeout) => 504,
@@ -91,6 +96,7 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
             Self::TooManyFields => "too_many_fields",
+            Self::Limited { .. } => "limited",
             Self::NoInstances => "no_instances",
             Self::NoneHealthy => "none_healthy",
             Self::Overflow => "overflow",
@@ -104,7 +110,15 @@ impl Refusal {
         use Refusal::*;
         matches!(
             self,
-            Challenge { .. } | OverHttps { .. } | NoRoute | RegistryUnknown | NoInstances | NoneHealthy | Overflow | Upstream(_)
+            Challenge { .. }
+                | OverHttps { .. }
+                | NoRoute
+                | RegistryUnknown
+                | Limited { .. }
+                | NoInstances
+                | NoneHealthy
+                | Overflow
+                | Upstream(_)
         )
     }
 
@@ -126,7 +140,11 @@ impl Refusal {
             Self::OverHttps { location } => Some(location.clone()),
             _ => None,
         };
-        Reply { status, content_type, retry_after: (status == 503).then_some("1"), location, body }
+        let retry_after = match self {
+            Self::Limited { seconds } => Some(*seconds),
+            _ => (status == 503).then_some(1),
+        };
+        Reply { status, content_type, retry_after, location, body }
     }
 
     /// The same as an HTTP/1.1 message, for a client that an engine has no request of.
@@ -159,6 +177,7 @@ impl fmt::Display for Refusal {
             Self::TargetTooLong => "the request target is too long",
             Self::HeadTooLarge => "the request head is too large",
             Self::TooManyFields => "the request head has too many fields",
+            Self::Limited { .. } => "more requests than the route takes of a client",
             Self::NoInstances => "the service has no instances",
             Self::NoneHealthy => "no instance of the service can be used",
             Self::Overflow => "the service has as many requests as it may",
@@ -220,8 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn only_503_says_when_to_come_back() {
-        assert_eq!(reply(Refusal::NoInstances, "*/*").retry_after, Some("1"));
+    fn who_may_come_back_is_told_when() {
+        assert_eq!(reply(Refusal::NoInstances, "*/*").retry_after, Some(1));
+        assert_eq!(reply(Refusal::Limited { seconds: 7 }, "*/*").retry_after, Some(7));
         assert_eq!(reply(Refusal::Upstream(Failure::Refused), "*/*").retry_after, None);
         assert_eq!(reply(Refusal::Upstream(Failure::Timeout), "*/*").status, 504);
         assert_eq!(reply(Refusal::Upstream(Failure::Reset), "*/*").status, 502);
@@ -251,6 +271,7 @@ mod tests {
             Refusal::TargetTooLong,
             Refusal::HeadTooLarge,
             Refusal::TooManyFields,
+            Refusal::Limited { seconds: 1 },
             Refusal::NoInstances,
             Refusal::NoneHealthy,
             Refusal::Overflow,

@@ -110,6 +110,8 @@ pub struct ProxyStats {
     pub http2_cuts: [(&'static str, u64); Cause::ALL.len()],
     /// How often each limit of what clients may do has acted.
     pub limits: [(&'static str, u64); Limit::ALL.len()],
+    /// Clients that rate limits forgot before their time.
+    pub rate_displaced: u64,
     /// Connections to instances that were cut because a drain was over.
     pub drain_forced_closes: u64,
 }

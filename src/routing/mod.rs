@@ -50,6 +50,9 @@ pub struct Route {
 #[derive(Debug, Default)]
 pub struct RouteStats {
     by_class: [AtomicU64; 6],
+    /// Requests over the route's rate that were refused, and those that went through in a dry run.
+    pub limited: AtomicU64,
+    pub limited_dry: AtomicU64,
 }
 
 impl RouteStats {
@@ -136,6 +139,7 @@ mod tests {
             headers: vec![],
             query: vec![],
             priority: 0,
+            rate_limit: None,
             service: ServiceName::parse("s").unwrap(),
         }
     }

@@ -44,6 +44,8 @@ families! {
         "The program that runs.";
     HTTP_REQUESTS = Counter "pointsman_http_requests_total" ["service", "route", "code_class"]
         "Finished requests by the class of the status sent to the client.";
+    RATE_LIMITED = Counter "pointsman_rate_limited_total" ["service", "route", "mode"]
+        "Requests over the rate of their route.";
     HTTP_REQUEST_SECONDS = Histogram "pointsman_http_request_seconds" ["service"]
         "Whole requests, as the client saw them.";
     UPSTREAM_REQUESTS = Counter "pointsman_upstream_requests_total" ["service", "instance", "outcome"]
@@ -96,6 +98,8 @@ families! {
         "Open client connections.";
     LIMITS = Counter "pointsman_limits_total" ["limit"]
         "Times that a limit of what clients may do has acted.";
+    RATE_DISPLACED = Counter "pointsman_rate_displaced_total" []
+        "Clients that rate limits forgot before they had their whole allowance again, for want of room.";
     BYTES = Counter "pointsman_bytes_total" ["direction"]
         "Bytes received from clients and sent to them, without those of TLS.";
     DRAINS_ACTIVE = Gauge "pointsman_drains_active" []

@@ -71,7 +71,7 @@ fn defaults(section: &str, also: Json) -> Vec<u8> {
     for row in rows(MANUAL).into_iter().filter(|row| row.section == section) {
         let Some(default) = &row.default else { continue };
         let value: Json = serde_json::from_str(default).unwrap_or_else(|e| panic!("{}: {default}: {e}", row.key));
-        if row.key.starts_with("sticky.") {
+        if row.key.starts_with("sticky.") || row.key.starts_with("rate_limit.") {
             continue; // They only are if the whole is.
         }
         let place = row.key.split('.').fold(&mut record, |table, key| &mut table[key]);
@@ -101,7 +101,8 @@ fn every_field_of_a_record_is_documented_and_no_other() {
     let policy = parse_policy(&ask(json!({"sticky": {"cookie": "c"}}), &tables)).unwrap().warnings;
     assert_eq!(known(&policy), documented("Services"));
     let name = RouteName::parse("r").unwrap();
-    let route = parse_route(&name, &ask(json!({"service": "s"}), &[])).unwrap().warnings;
+    let route =
+        parse_route(&name, &ask(json!({"service": "s", "rate_limit": {"requests": 1}}), &["rate_limit"])).unwrap().warnings;
     assert_eq!(known(&route), documented("Routes"));
     let pem = json!({"chain": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"});
     let name = CertificateName::parse("c").unwrap();
@@ -132,9 +133,11 @@ fn every_default_in_the_manual_is_the_one_of_the_code() {
 #[test]
 fn the_examples_of_the_manual_are_records() {
     let blocks: Vec<&str> = MANUAL.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let [instance, route] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let [instance, route, limited] = blocks[..] else { panic!("{} blocks", blocks.len()) };
     assert!(parse_instance(instance.as_bytes()).unwrap().warnings.is_empty());
-    assert!(parse_route(&RouteName::parse("r").unwrap(), route.as_bytes()).unwrap().warnings.is_empty());
+    for route in [route, limited] {
+        assert!(parse_route(&RouteName::parse("r").unwrap(), route.as_bytes()).unwrap().warnings.is_empty());
+    }
     for row in MANUAL.split("## Instances that others registered").nth(1).unwrap().lines().filter(|l| l.starts_with("| `")) {
         for value in row.split(" | ").next().unwrap().trim_start_matches("| ").split("`, `") {
             let value = value.trim_matches('`');

@@ -22,6 +22,7 @@ pub(crate) mod pem;
 mod policy;
 mod policy_json;
 mod presence;
+mod rate_limit;
 mod record;
 #[cfg(test)]
 mod round_trip;

@@ -242,8 +242,9 @@ fn route() -> impl Strategy<Value = RouteSpec> {
         proptest::collection::vec(condition(), 0..4),
         proptest::collection::vec(condition(), 0..4),
         any::<i32>(),
+        of(rate_limit()),
     )
-        .prop_map(|(hosts, path, methods, headers, query, priority)| RouteSpec {
+        .prop_map(|(hosts, path, methods, headers, query, priority, rate_limit)| RouteSpec {
             name: RouteName::parse("r").unwrap(),
             hosts,
             path,
@@ -251,8 +252,20 @@ fn route() -> impl Strategy<Value = RouteSpec> {
             headers,
             query,
             priority,
+            rate_limit,
             service: ServiceName::parse("api").unwrap(),
         })
+}
+
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let by = prop_oneof![Just(RateKey::ClientAddress), Just(RateKey::Route), "x-[a-z]{1,5}".prop_map(RateKey::Header)];
+    (1..=1_000_000u32, 1..=60_000u64, 1..=500u32, by, any::<bool>()).prop_map(|(requests, ms, burst, by, dry_run)| RateLimit {
+        requests,
+        per: Duration::from_millis(ms),
+        burst,
+        by,
+        dry_run,
+    })
 }
 
 fn condition() -> impl Strategy<Value = FieldMatch> {

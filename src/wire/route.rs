@@ -7,6 +7,7 @@ use crate::model::{FieldMatch, HostPattern, PathMatch, RouteName, RouteSpec, Ser
 use super::ParseResult;
 use super::fields::{Fields, Read};
 use super::node::{Node, Table, Value, quoted};
+use super::rate_limit::{rate_limit_json, read_rate_limit};
 use super::record::{VERSION, read_json};
 use super::scalar::{header_name, method, named, number, regex, text};
 
@@ -22,8 +23,9 @@ pub(crate) fn read_route(name: &RouteName, fields: &mut Fields<'_>) -> Option<Ro
     let headers = conditions(fields, "headers", header_name);
     let query = conditions(fields, "query", parameter_name);
     let priority = fields.or("priority", 0, number(i32::MIN..=i32::MAX));
+    let rate_limit = fields.section("rate_limit").and_then(|mut limit| read_rate_limit(&mut limit));
     let service = fields.required("service", named(ServiceName::parse));
-    Some(RouteSpec { name: name.clone(), hosts, path, methods, headers, query, priority, service: service? })
+    Some(RouteSpec { name: name.clone(), hosts, path, methods, headers, query, priority, rate_limit, service: service? })
 }
 
 /// The record without what matches anything; `parse_route` reads the same route back.
@@ -45,6 +47,9 @@ pub fn route_json(route: &RouteSpec) -> Json {
     say("headers", !route.headers.is_empty(), conditions_json(&route.headers));
     say("query", !route.query.is_empty(), conditions_json(&route.query));
     say("priority", route.priority != 0, route.priority.into());
+    if let Some(limit) = &route.rate_limit {
+        say("rate_limit", true, rate_limit_json(limit));
+    }
     say("service", true, route.service.as_str().into());
     Json::Object(record)
 }

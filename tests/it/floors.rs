@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Rooms from the ground up. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["wire", "fetch", "system", "routing", "proxy_protocol", "seal", "health", "tls"],
+    &["wire", "fetch", "system", "rate", "routing", "proxy_protocol", "seal", "health", "tls"],
     &["config", "import", "pool", "trust"],
     &["catalog", "telemetry"],
     &["registry", "embedded", "resolver", "prober", "certs"],

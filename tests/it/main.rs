@@ -62,6 +62,8 @@ mod probing;
 mod protection;
 /// HTTP/1.1, HTTP/2, gRPC, WebSocket, events.
 mod protocols;
+/// A route takes so many requests of each client, and no more.
+mod rates;
 /// Whatever happens to etcd, traffic goes on.
 mod registry_faults;
 /// What a new process knows from the one before it.

@@ -19,7 +19,7 @@ use super::{Access, AcmeReading, ProxyReading, RegistryReading, RejectedRecord, 
 use crate::catalog::{Catalog, History, Live};
 use crate::model::{
     AcmeOrder, AcmeOrderState, Address, CertificateName, Change, Departure, Event, HostPattern, InstanceId, InstanceSpec,
-    Lifecycle, Origin, Outcome, PathMatch, ProbeResult, RouteName, RouteSpec, ServiceName,
+    Lifecycle, Origin, Outcome, PathMatch, ProbeResult, RateKey, RateLimit, RouteName, RouteSpec, ServiceName,
 };
 use crate::pool::{InFlight, Instance};
 use crate::tls::samples::Sample;
@@ -71,6 +71,7 @@ impl World {
                 http1_own: 41,
                 http1_general: 3,
                 http2_cuts: vec![("resets", 4)],
+                rate_displaced: 4,
                 drain_forced_closes: 2,
                 limits: vec![("head_timeout", 5), ("connections", 6)],
                 upgrades: vec![("taken_over", 1), ("refused", 3)],
@@ -97,7 +98,7 @@ impl World {
             put("orders", "c", draining),
             put("idle", "a", spec("10.0.1.1:80")),
             route("shop", &["shop.example"], PathMatch::Prefix("/api".into()), "orders"),
-            route("any", &[], PathMatch::Any, "idle"),
+            limited(route("any", &[], PathMatch::Any, "idle")),
             route("lost", &["*.lost.example"], PathMatch::Any, "nowhere"),
         ]);
         let a = world.instance("orders", "a");
@@ -196,9 +197,19 @@ fn route(name: &str, hosts: &[&str], path: PathMatch, service: &str) -> Change {
         headers: vec![],
         query: vec![],
         priority: 0,
+        rate_limit: None,
         service: ServiceName::parse(service).unwrap(),
     };
     Change::Route { name, route: Some(Box::new(spec)) }
+}
+
+/// The same with a rate limit that is only counted.
+fn limited(mut change: Change) -> Change {
+    if let Change::Route { route: Some(spec), .. } = &mut change {
+        let (requests, per, by) = (10, Duration::from_secs(1), RateKey::Route);
+        spec.rate_limit = Some(RateLimit { requests, per, burst: 20, by, dry_run: true });
+    }
+    change
 }
 
 fn rejected() -> RejectedRecord {

@@ -21,6 +21,7 @@ fn forwarding(instances: usize, method: &Method, earlier: Option<&str>) -> Forwa
         headers: vec![],
         query: vec![],
         priority: 0,
+        rate_limit: None,
         service: service.clone(),
     };
     let mut changes = vec![Change::Route { name, route: Some(Box::new(spec)) }];

@@ -19,7 +19,7 @@ pub fn write(request: &Request, refusal: &Refusal, hsts: Option<&str>) -> (Vec<u
     );
     let mut field = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
     if let Some(seconds) = reply.retry_after {
-        field("retry-after", seconds);
+        field("retry-after", &seconds.to_string());
     }
     if let Some(location) = &reply.location {
         field("location", location);

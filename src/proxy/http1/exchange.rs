@@ -58,7 +58,9 @@ pub async fn exchange(engine: &mut Engine, connection: &mut Connection, head: He
     let link = connection.link().clone();
     let arrival = Arrival::on(&link, &head, &engine.shared.trusted, &mut fastrand::Rng::new());
     let mut request = Request::new(head, arrival);
-    let found = request.find_way(&engine.shared.live, &engine.shared.limits, &link);
+    let found = request
+        .find_way(&engine.shared.live, &engine.shared.limits, &link)
+        .and_then(|framing| request.admit(&engine.shared.rates).map(|()| framing).map_err(|refusal| (refusal, Some(framing))));
     if found.is_ok() && request.expects() && connection.rest().is_empty() && !send(engine, connection, [CONTINUE, &[]]).await {
         return After::Close { hear_out: false };
     }

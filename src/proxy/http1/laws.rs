@@ -241,6 +241,7 @@ static WORLD: LazyLock<Arc<Live>> = LazyLock::new(|| {
         headers: vec![],
         query: vec![],
         priority: 0,
+        rate_limit: None,
         service: service.clone(),
     };
     let sticky = StickyPolicy { cookie: "stay".into(), ttl: None };

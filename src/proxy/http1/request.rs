@@ -16,6 +16,7 @@ use crate::proxy::downstream::Link;
 use crate::proxy::explain::explain;
 use crate::proxy::forward::{self, FieldsMut, Origin};
 use crate::proxy::head::{Framing, RawHead, RequestHead};
+use crate::proxy::rate::Rates;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::route::route;
@@ -93,6 +94,14 @@ impl Request {
             framing,
         });
         Ok(framing)
+    }
+
+    /// Whether its route takes it now. Of a request for the other engine, that one asks.
+    pub fn admit(&self, rates: &Rates) -> Result<(), Refusal> {
+        match &self.way {
+            Some(way) if !self.is_general() => rates.admit(&way.forwarding.route, &self.head, &self.arrival),
+            _ => Ok(()),
+        }
     }
 
     /// The other engine has to do it: HTTP/1.0, upgrades, and services with an instance that speaks HTTP/2.

@@ -77,7 +77,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let found = self.find_way(session, ctx).map(|stage| ctx.stage = stage);
+        let found = self.find_way(session, ctx).and_then(|stage| {
+            ctx.stage = stage;
+            self.admit(session, ctx)
+        });
         if found.is_ok() && tunnel::is_asked_for(session) {
             return tunnel::open(self, session, ctx).await;
         }
@@ -391,6 +394,12 @@ impl Gateway {
             is_grpc: head.fields.get("content-type").is_some_and(|t| t.starts_with(b"application/grpc")),
         };
         Ok(Stage::Forwarding(Box::new(way)))
+    }
+
+    /// Whether its route takes the request now.
+    fn admit(&self, session: &Session, ctx: &RequestCtx) -> Result<(), Refusal> {
+        let (Some(Arrived { arrival, .. }), Some(way)) = (&ctx.arrived, ctx.way()) else { return Ok(()) };
+        self.shared.rates.admit(&way.forwarding.route, &session.req_header().headers, arrival)
     }
 
     /// The peer of the next attempt, once it is the request's turn. An error: the client has left.

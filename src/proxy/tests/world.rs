@@ -98,6 +98,7 @@ impl Setup {
             headers: vec![],
             query: vec![],
             priority: 0,
+            rate_limit: None,
             service: service.clone(),
         };
         let name = route.name.clone();

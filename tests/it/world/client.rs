@@ -1,6 +1,6 @@
 //! What a client says and what it is answered, over HTTP/1.1 or HTTP/2.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -121,7 +121,17 @@ enum Sender {
 impl Connection {
     pub async fn open(to: SocketAddr, version: Version) -> Result<Self, String> {
         let stream = timeout(PATIENCE, TcpStream::connect(to)).await.map_err(|_| "no connection in time".to_owned())?;
-        let stream = stream.map_err(|error| format!("connecting to {to}: {error}"))?;
+        Self::over(stream.map_err(|error| format!("connecting to {to}: {error}"))?, version).await
+    }
+
+    /// From another address of this machine.
+    pub async fn open_from(from: IpAddr, to: SocketAddr, version: Version) -> Result<Self, String> {
+        let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+        socket.bind(SocketAddr::new(from, 0)).map_err(|error| format!("{from}: {error}"))?;
+        Self::over(socket.connect(to).await.map_err(|error| format!("connecting to {to}: {error}"))?, version).await
+    }
+
+    async fn over(stream: TcpStream, version: Version) -> Result<Self, String> {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let io = TokioIo::new(stream);
         let sender = if version == Version::HTTP_2 {
