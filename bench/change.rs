@@ -32,7 +32,7 @@ pub async fn run(flags: Flags) -> Outcome<()> {
         let policies = (0..n / EACH).map(|service| policy(&name(service)));
         let instances = (0..*n).map(|id| weighing(id, 100));
         let revision = etcd.fill(policies.chain(instances).chain([route(&name(0))])).await?;
-        let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url)?;
+        let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url, "")?;
         proxy.has_applied(revision).await?;
         sleep(SETTLE).await;
 

@@ -33,7 +33,7 @@ pub async fn run(flags: Flags) -> Outcome<()> {
     let (mut times, mut peak) = (Vec::new(), 0.0_f64);
     for _ in 0..flags.times {
         let began = Instant::now();
-        let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url)?;
+        let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url, "")?;
         proxy.has_applied(revision).await?;
         times.push(began.elapsed());
         // What begins with the first snapshot is a part of the memory it takes.

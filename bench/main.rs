@@ -16,15 +16,18 @@ mod registry;
 mod respond;
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What can go wrong here ends the measurement, so a message is all anybody needs of it.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Parser)]
+#[command(bin_name = "cargo bench --bench measure --")]
 struct Flags {
     #[command(subcommand)]
     figure: Option<Figure>,
@@ -59,7 +62,7 @@ enum Figure {
 fn main() -> ExitCode {
     let Some(figure) = Flags::parse().figure else {
         // `cargo bench` without a name runs every benchmark; the figures take minutes, so they are asked for.
-        let _ = Flags::command().bin_name("cargo bench --bench measure --").print_help();
+        let _ = Flags::command().print_help();
         return ExitCode::SUCCESS;
     };
     match run(figure) {
@@ -72,18 +75,34 @@ fn main() -> ExitCode {
 }
 
 fn run(figure: Figure) -> Outcome<()> {
+    process::adopt_orphans()?;
     // Requests are made, and answered, on one thread, which can be kept off the measured core.
     let alone = || runtime::Builder::new_current_thread().enable_all().build();
     let beside = || runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match figure {
-        Figure::Load(flags) => alone()?.block_on(load::run(flags)),
-        Figure::Respond(flags) => alone()?.block_on(respond::run(flags)),
-        Figure::Cpu(flags) => alone()?.block_on(cpu::run(flags)),
-        Figure::Handshakes(flags) => alone()?.block_on(handshakes::run(flags)),
-        Figure::Propagation(flags) => beside()?.block_on(propagation::run(flags)),
-        Figure::ColdStart(flags) => beside()?.block_on(cold_start::run(flags)),
-        Figure::Change(flags) => beside()?.block_on(change::run(flags)),
-        Figure::Probes(flags) => beside()?.block_on(probes::run(flags)),
-        Figure::Drill(drill) => beside()?.block_on(drill::run(drill)),
+        Figure::Load(flags) => to_its_end(alone(), load::run(flags)),
+        Figure::Respond(flags) => to_its_end(alone(), respond::run(flags)),
+        Figure::Cpu(flags) => to_its_end(alone(), cpu::run(flags)),
+        Figure::Handshakes(flags) => to_its_end(alone(), handshakes::run(flags)),
+        Figure::Propagation(flags) => to_its_end(beside(), propagation::run(flags)),
+        Figure::ColdStart(flags) => to_its_end(beside(), cold_start::run(flags)),
+        Figure::Change(flags) => to_its_end(beside(), change::run(flags)),
+        Figure::Probes(flags) => to_its_end(beside(), probes::run(flags)),
+        Figure::Drill(drill) => to_its_end(beside(), drill::run(drill)),
     }
+}
+
+/// Or to Ctrl-C. Whatever was started ends with the figure's future, which owns it.
+fn to_its_end(runtime: io::Result<Runtime>, figure: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    runtime?.block_on(async {
+        let [mut interrupt, mut terminate, mut hang_up] =
+            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+        tokio::select! {
+            outcome = figure => return outcome,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+        Err("interrupted; everything it had started is stopped".into())
+    })
 }

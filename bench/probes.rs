@@ -58,7 +58,7 @@ async fn measure(flags: &Flags, kind: &str) -> Outcome<()> {
     let instances =
         (0..flags.instances).map(|id| instance(&name(id / EACH), id % EACH, &format!("{}:{port}", loopback(id)), 100));
     let revision = etcd.fill(policies.chain(instances).chain([route(&name(0))])).await?;
-    let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url)?;
+    let mut proxy = Proxy::pointsman_with(&flags.program.pointsman, &etcd.url, "")?;
     proxy.has_applied(revision).await?;
     // The first round goes out at once; what is asked about is what follows it.
     sleep(flags.interval * 2).await;

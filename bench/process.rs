@@ -3,46 +3,73 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::Outcome;
 
-/// A running program; dropping it ends it.
-pub struct Process(Child);
+/// A running program and whatever it starts itself, in a process group of their own: a Ctrl-C is for us alone, and we
+/// end them all. Dropping it does.
+pub struct Process {
+    /// Of the first; the group has its number.
+    first: Pid,
+}
 
 impl Process {
     /// Its output goes to `log`, which is what an error of the measurement points to.
     pub fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
         let log = fs::File::create(log)?;
-        let started = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        Ok(Self(started.map_err(|error| format!("{}: {error}", command.get_program().display()))?))
+        let started = command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let started = started.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        Ok(Self { first: Pid::from_raw(started.id().try_into()?) })
     }
 
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.first.as_raw().unsigned_abs()
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(Some(_)) | Err(_))
+    /// All of them; see [`adopt_orphans`].
+    pub fn has_ended(&self) -> bool {
+        loop {
+            match waitpid(Pid::from_raw(-self.first.as_raw()), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return false,
+                // One of them; or we were disturbed.
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// The first has, and another may go on in its place.
+    pub fn first_has_ended(&self) -> bool {
+        self.has_ended() || kill(self.first, None).is_err()
     }
 
     /// SIGTERM.
     pub fn terminate(&self) -> Outcome<()> {
-        self.signal("TERM")
+        self.signal(Signal::SIGTERM)
     }
 
-    /// By its name without `SIG`.
-    pub fn signal(&self, signal: &str) -> Outcome<()> {
-        let told = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status()?;
-        if told.success() { Ok(()) } else { Err(format!("process {} does not get SIG{signal}", self.id()).into()) }
+    /// To the first alone.
+    pub fn signal(&self, signal: Signal) -> Outcome<()> {
+        kill(self.first, signal).map_err(|error| format!("process {} does not get {signal}: {error}", self.first).into())
     }
 
-    /// SIGKILL; gone when it returns.
+    /// SIGKILL for all of them, as when their machine is lost; gone when it returns.
     pub fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = killpg(self.first, Signal::SIGKILL);
+        let deadline = Instant::now() + KILLED_MAX;
+        while !self.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub async fn ends_within(&mut self, limit: Duration) -> Outcome<()> {
@@ -67,11 +94,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A polite end first, so that a master takes its workers with it.
         if self.has_ended() {
             return;
         }
-        let _ = self.terminate();
+        // A polite end first, so that what has to be tidied up is.
+        let _ = killpg(self.first, Signal::SIGTERM);
         for _ in 0..20 {
             if self.has_ended() {
                 return;
@@ -80,6 +107,11 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// Whoever outlives the program that started it becomes our child, so that we see its end.
+pub fn adopt_orphans() -> Outcome<()> {
+    Ok(set_child_subreaper(true)?)
 }
 
 /// The middle of the figures of some rounds; at least one.
@@ -124,6 +156,8 @@ pub fn pin_ourselves(core: u32) -> Outcome<()> {
     if pinned.success() { Ok(()) } else { Err(format!("no core {core} to measure on").into()) }
 }
 
+/// The kernel needs no longer, but where it is busy.
+const KILLED_MAX: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Linux counts these times in hundredths of a second, whatever its own clock does.
 const TICK_MS: u64 = 10;

@@ -58,7 +58,7 @@ impl Churn {
         let mut etcd = Etcd::start().await?;
         let idle = (0..n).map(|id| instance(SERVICE, id, &format!("{}:{port}", loopback(id)), 0));
         let revision = etcd.fill([policy(SERVICE), route(SERVICE)].into_iter().chain(idle)).await?;
-        let mut proxy = Proxy::pointsman_with(&program.pointsman, &etcd.url)?;
+        let mut proxy = Proxy::pointsman_with(&program.pointsman, &etcd.url, "")?;
         proxy.has_applied(revision).await?;
         let connection = Connection::open(proxy.address).await?;
         let request = Request::get("localhost", "/");

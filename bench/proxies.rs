@@ -63,14 +63,14 @@ probe = {{ kind = "none" }}
         Self::pointsman(pinned(core, whole(program)?), tls, &service)
     }
 
-    /// Ours, with everything it routes to in etcd.
-    pub fn pointsman_with(program: &Path, etcd: &str) -> Outcome<Self> {
+    /// Ours, with everything it routes to in etcd, and whatever else its configuration is to say.
+    pub fn pointsman_with(program: &Path, etcd: &str, more: &str) -> Outcome<Self> {
         let registry = format!(
             r#"
 [registry]
 kind = "etcd"
 endpoints = ["{etcd}"]
-"#
+{more}"#
         );
         Self::pointsman(Command::new(whole(program)?), None, &registry)
     }
@@ -147,6 +147,7 @@ enabled = false
 /// The program to measure, if it is not the one built along.
 #[derive(clap::Args)]
 pub struct Program {
+    /// Another build of the proxy
     #[arg(long, default_value = POINTSMAN)]
     pub pointsman: PathBuf,
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, Txn, TxnOp};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -34,6 +35,31 @@ impl Etcd {
     pub async fn start_again(&mut self) -> Outcome<()> {
         self.process = process(&self.url, &self.members_url, self.directory.path())?;
         self.answers().await
+    }
+
+    /// What it has on disk at one moment, as after a crash.
+    pub fn backup(&self) -> Outcome<TempDir> {
+        let backup = tempfile::tempdir()?;
+        self.process.signal(Signal::SIGSTOP)?;
+        let copied = Command::new("cp").arg("-a").arg(self.directory.path().join("etcd")).arg(backup.path()).status();
+        self.process.signal(Signal::SIGCONT)?;
+        if copied?.success() { Ok(backup) } else { Err("etcd's data cannot be copied".into()) }
+    }
+
+    /// It is killed, and goes on from a backup.
+    pub async fn restore(&mut self, backup: TempDir) -> Outcome<()> {
+        self.process.kill();
+        self.directory = backup;
+        self.start_again().await
+    }
+
+    /// It is killed, and another etcd answers at its address, with nothing but these records.
+    pub async fn replace(&mut self, records: Vec<(String, String)>) -> Outcome<()> {
+        let mut other = Self::start().await?;
+        other.fill(records.into_iter()).await?;
+        other.process.kill();
+        self.members_url = other.members_url;
+        self.restore(other.directory).await
     }
 
     async fn answers(&mut self) -> Outcome<()> {

@@ -1,4 +1,4 @@
-# Sourced by ./demo and ./test. `need COMMAND:PACKAGE…` installs the Debian packages of the commands that are missing;
+# Sourced by ./demo, ./drill and ./test. `need COMMAND:PACKAGE…` installs the Debian packages of the commands that are missing;
 # where it cannot, it says exactly what to install and ends the script.
 
 # What the build itself runs: zlib-ng wants cmake and a C compiler, etcd-client wants protoc and the well-known types beside it.

@@ -17,7 +17,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
+    let scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     let cast = Cast { latency: "5ms", registrar: true, ..Cast::default() };
     let old = scene.instances("app", flags.instances, cast).await?;
 
@@ -27,7 +27,7 @@ pub async fn run(flags: &Flags) -> Outcome<Finding> {
     let mut new = Vec::new();
     for (n, mut leaving) in old.into_iter().enumerate() {
         let comes = scene.instance("app", &format!("app-new-{n}"), cast)?;
-        scene.knows("app", [comes.address].into_iter()).await?;
+        scene.know("app", std::slice::from_ref(&comes)).await?;
         new.push(comes);
         leaving.process.terminate()?;
         leaving.process.ends_within(LEAVES_MAX).await?;

@@ -11,14 +11,14 @@ pub struct Finding {
     pub drill: &'static str,
     pub promise: String,
     pub is_kept: bool,
-    /// The figures were printed as they came.
-    pub is_told: bool,
+    /// What is left to say where the figures were printed as they came.
+    pub conclusion: Option<String>,
     figures: Vec<(String, Json)>,
 }
 
 impl Finding {
     pub fn new(drill: &'static str, promise: impl Into<String>) -> Self {
-        Self { drill, promise: promise.into(), is_kept: true, is_told: false, figures: Vec::new() }
+        Self { drill, promise: promise.into(), is_kept: true, conclusion: None, figures: Vec::new() }
     }
 
     pub fn note(&mut self, name: impl Into<String>, figure: impl Into<Json>) {
@@ -54,9 +54,12 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(conclusion) = &self.conclusion {
+            return f.write_str(conclusion);
+        }
         writeln!(f, "drill {}: {}", self.drill, self.promise)?;
         let width = self.figures.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-        for (name, figure) in self.figures.iter().filter(|_| !self.is_told) {
+        for (name, figure) in &self.figures {
             writeln!(f, "  {name:width$}  {figure}")?;
         }
         f.write_str(if self.is_kept { "kept" } else { "BROKEN" })

@@ -26,10 +26,10 @@ pub async fn run(flags: &Flags) -> Outcome<Finding> {
     let limit = flags.per_try_timeout * 2 + BACKOFF_MAX;
     let timeout = humantime::format_duration(flags.per_try_timeout).to_string();
     let policy = json!({ "v": 1, "retry": { "per_try_timeout": timeout } });
-    let mut scene = Scene::start(&flags.steady.common.program, &[("app", Some(policy))]).await?;
+    let scene = Scene::start(&flags.steady.common.program, &[("app", Some(policy))]).await?;
     let _well = scene.instances("app", flags.instances - 1, Cast::default()).await?;
     let hanging = scene.instance("app", "hanging", Cast { behave: Some("hang"), ..Cast::default() })?;
-    scene.knows("app", [hanging.address].into_iter()).await?;
+    scene.know("app", std::slice::from_ref(&hanging)).await?;
 
     let tally = drive(flags.steady.plan(&scene, "app", End::After(flags.duration))).await;
     let promise = format!(
@@ -39,7 +39,7 @@ pub async fn run(flags: &Flags) -> Outcome<Finding> {
     let mut finding = Finding::new("hanging", promise);
     finding.note_tally("", &tally);
     finding.note("requests at the hanging one", hanging.n_requests().await?);
-    let seen = scene.seen("app").await?.into_iter().find(|instance| instance["id"] == "hanging").unwrap_or_default();
+    let seen = scene.proxies[0].seen("app").await?.into_iter().find(|instance| instance["id"] == "hanging").unwrap_or_default();
     finding.note("the hanging one is", seen["passive"].clone());
     finding.note("because", seen["reason"].clone());
     finding.expect(tally.n_failed() == 0 && tally.slowest() <= limit);

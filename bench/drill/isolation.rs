@@ -24,7 +24,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.steady.common.program, &[("hangs", None), ("well", None)]).await?;
+    let scene = Scene::start(&flags.steady.common.program, &[("hangs", None), ("well", None)]).await?;
     let _hanging = scene.instances("hangs", flags.instances, Cast { behave: Some("hang"), ..Cast::default() }).await?;
     let _well = scene.instances("well", flags.instances, Cast::default()).await?;
 

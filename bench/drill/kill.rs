@@ -27,7 +27,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
+    let scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     // So that each kill meets requests that run.
     let cast = Cast { latency: "10ms", ..Cast::default() };
     let mut running = scene.instances("app", flags.instances, cast).await?;

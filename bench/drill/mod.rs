@@ -3,6 +3,7 @@
 //! Instances are processes of the sample service that register themselves in a real etcd, so that they can be killed,
 //! stopped and told to hang. Each drill states a promise, prints its figures and ends with 1 if it is broken.
 
+mod admin;
 mod deploy;
 mod finding;
 mod hanging;
@@ -11,6 +12,7 @@ mod kill;
 mod landscape;
 mod outage;
 mod refused;
+mod relay;
 mod scene;
 
 use clap::Subcommand;
@@ -35,7 +37,7 @@ pub enum Drill {
     Outage(outage::Flags),
     /// Every instance of one service hangs, another service goes on
     Isolation(isolation::Flags),
-    /// One thing after the other goes wrong: killed, hung, poisoned, partitioned, replaced
+    /// One thing after the other goes wrong: killed, hung, poisoned, partitioned, restored, upgraded
     Landscape(landscape::Flags),
 }
 
@@ -45,6 +47,7 @@ pub struct Common {
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
+    /// Of the clients
     #[arg(long, default_value_t = 64)]
     connections: u32,
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
+    let scene = Scene::start(&flags.steady.common.program, &[("app", None)]).await?;
     let cast = Cast { behave: Some("fail&status=503"), ..Cast::default() };
     let instances = scene.instances("app", flags.instances, cast).await?;
 

@@ -19,7 +19,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: &Flags) -> Outcome<Finding> {
-    let mut scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
+    let scene = Scene::start(&flags.common.program, &[("app", None)]).await?;
     let instances = scene.instances("app", 2, Cast::default()).await?;
 
     let load = tokio::spawn(drive(scene.plan("app", flags.common.connections, None, End::Requests(flags.requests))));

@@ -72,6 +72,7 @@ pub async fn run(flags: Flags) -> Outcome<()> {
     Ok(())
 }
 
+#[derive(Clone)]
 pub struct Plan {
     pub address: SocketAddr,
     pub request: Request,
@@ -86,15 +87,40 @@ pub enum End {
     After(Duration),
     Requests(u64),
     /// When the other half of [`End::told`] is dropped.
-    Told(Weak<()>),
+    Told(Weak<Running>),
 }
 
 impl End {
     /// Goes on as long as the first is kept.
-    pub fn told() -> (Arc<()>, Self) {
-        let goes_on = Arc::new(());
-        let end = Self::Told(Arc::downgrade(&goes_on));
-        (goes_on, end)
+    pub fn told() -> (Arc<Running>, Self) {
+        let running = Arc::new(Running::default());
+        let end = Self::Told(Arc::downgrade(&running));
+        (running, end)
+    }
+
+    fn count(&self, what: impl FnOnce(&Running) -> &AtomicU64) {
+        if let Self::Told(running) = self
+            && let Some(running) = running.upgrade()
+        {
+            what(&running).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What has become of the requests so far.
+#[derive(Default)]
+pub struct Running {
+    n_answered: AtomicU64,
+    n_failed: AtomicU64,
+}
+
+impl Running {
+    pub fn n_answered(&self) -> u64 {
+        self.n_answered.load(Ordering::Relaxed)
+    }
+
+    pub fn n_failed(&self) -> u64 {
+        self.n_failed.load(Ordering::Relaxed)
     }
 }
 
@@ -130,14 +156,14 @@ impl Shared {
         let goes_on = match &self.plan.end {
             End::After(duration) => due < self.began + *duration,
             End::Requests(requests) => n < *requests,
-            End::Told(goes_on) => goes_on.strong_count() > 0,
+            End::Told(running) => running.strong_count() > 0,
         };
         goes_on.then_some(due)
     }
 }
 
 async fn keep_busy(shared: Arc<Shared>) -> Tally {
-    let Plan { address, request, fresh, .. } = &shared.plan;
+    let Plan { address, request, fresh, end, .. } = &shared.plan;
     let mut tally = Tally::default();
     let mut open = None;
     while let Some(due) = shared.next_due() {
@@ -146,10 +172,14 @@ async fn keep_busy(shared: Arc<Shared>) -> Tally {
         // Our own timer's lateness is not the proxy's; that the connection was still busy is.
         let from = if was_late { due } else { Instant::now() };
         match one(&mut open, *address, request).await {
-            Ok(()) => tally.answered(from.elapsed()),
+            Ok(()) => {
+                tally.answered(from.elapsed());
+                end.count(|running| &running.n_answered);
+            }
             Err(failure) => {
                 open = None;
                 tally.failed(failure);
+                end.count(|running| &running.n_failed);
                 // Whoever refuses at once would otherwise be asked as fast as the processor can.
                 sleep(AFTER_FAILURE).await;
             }
