@@ -47,6 +47,9 @@ impl ExplainArgs {
             reason => reason.as_str().into_iter().collect(),
         };
         text += &format!("because {}\n", why.join(", and "));
+        if let Some(rate) = answer["rate"].as_str() {
+            text += &format!("within a rate of {rate}\n");
+        }
         let acts: Map<String, Json> = match &answer["route"] {
             Json::Object(route) => route.iter().filter(|(k, _)| !SAID_OTHERWISE.contains(&k.as_str())).map(owned).collect(),
             _ => Map::new(),
@@ -69,7 +72,7 @@ impl ExplainArgs {
 }
 
 /// Of a route, what is said in words, or belongs to its counters. The rest is what it does to a request.
-const SAID_OTHERWISE: [&str; 14] = [
+const SAID_OTHERWISE: [&str; 15] = [
     "v",
     "name",
     "origin",
@@ -81,6 +84,7 @@ const SAID_OTHERWISE: [&str; 14] = [
     "headers",
     "query",
     "priority",
+    "rate_limit",
     "service",
     "service_exists",
     "requests",
@@ -149,8 +153,8 @@ mod tests {
     fn who_may_get_it_comes_first_and_who_may_not_says_why() {
         let text = told(&json!({
             "outcome": "forward", "revision": 7, "service": "shop", "balance": "p2c", "panic": false,
-            "why": ["it names the host a", "it is for any path"],
-            "route": {"name": "all", "hosts": ["a"], "service": "shop", "requests": {"2xx": 3}, "fault": {"percent": 5}},
+            "why": ["it names the host a", "it is for any path"], "rate": "2 in 1h, 2 at once, of each client address",
+            "route": {"name": "all", "hosts": ["a"], "service": "shop", "requests": {"2xx": 3}, "rate_limit": {"requests": 2}, "fault": {"percent": 5}},
             "counts": {"total": 2, "candidates": 1},
             "candidates": [{"id": "one", "address": "10.0.0.1:80", "weight": 100, "share_percent": 100.0, "in_flight": 2}],
             "others": [{"id": "two", "address": "10.0.0.2:80", "reason": "draining: declared by the instance"}],
@@ -161,6 +165,7 @@ mod tests {
             [
                 "GET http://a/x goes to shop, by the route all at revision 7,",
                 "because it names the host a, and it is for any path",
+                "within a rate of 2 in 1h, 2 at once, of each client address",
                 "",
                 "The route",
                 "fault",
