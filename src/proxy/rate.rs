@@ -19,24 +19,25 @@ use crate::routing::{Fields, Route, all};
 
 pub struct Rates {
     /// How many clients are remembered.
-    clients: usize,
+    places: usize,
     /// Made for the first request that meets a limit: most proxies have none.
     table: OnceLock<Table>,
-    /// Seeded anew in each process, so that nobody can choose a header that takes another client's place.
-    hashes: RandomState,
+    routes: foldhash::quality::RandomState,
+    clients: RandomState,
     begun: Instant,
 }
 
 impl Rates {
-    pub fn new(clients: usize) -> Self {
-        Self { clients, table: OnceLock::new(), hashes: RandomState::new(), begun: Instant::now() }
+    pub fn new(places: usize) -> Self {
+        let (routes, clients) = (foldhash::quality::RandomState::default(), RandomState::new());
+        Self { places, table: OnceLock::new(), routes, clients, begun: Instant::now() }
     }
 
     /// Takes one request out of what the client may have on its route. To be asked once for each request, by the engine that
     /// serves it.
     pub fn admit(&self, route: &Route, fields: &dyn Fields, arrival: &Arrival) -> Result<(), Refusal> {
         let Some(limit) = &route.spec.rate_limit else { return Ok(()) };
-        let table = self.table.get_or_init(|| Table::new(self.clients));
+        let table = self.table.get_or_init(|| Table::new(self.places));
         let rule = Rule::new(limit.requests, limit.per, limit.burst);
         let key = self.key(route, limit, fields, arrival.client);
         let Err(wait) = table.take(key, rule, arrival.started.saturating_duration_since(self.begun)) else { return Ok(()) };
@@ -54,15 +55,21 @@ impl Rates {
         self.table.get().map_or(0, Table::displaced)
     }
 
+    /// What the client goes by in the table. It is hashed with a seed that nobody knows and an algorithm made for that, so that
+    /// no header can be chosen that takes another client's place; the route, which is an operator's word, with a cheaper one.
     fn key(&self, route: &Route, limit: &RateLimit, fields: &dyn Fields, client: IpAddr) -> u64 {
         let RateLimit { requests, per, burst, by, dry_run: _ } = limit;
-        let mut hash = self.hashes.build_hasher();
-        (route.origin, &route.spec.name, requests, per, burst, by).hash(&mut hash);
+        let of_route = self.routes.hash_one((route.origin, &route.spec.name, requests, per, burst, by));
+        let mut of_client = self.clients.build_hasher();
+        of_client.write_u64(of_route);
         match by {
             RateKey::Route => {}
-            RateKey::Header(name) if fields.get(name).is_some() => all(fields, name).for_each(|value| value.hash(&mut hash)),
-            RateKey::Header(_) | RateKey::ClientAddress => network_of(client).hash(&mut hash),
+            RateKey::Header(name) if fields.get(name).is_some() => all(fields, name).for_each(|value| value.hash(&mut of_client)),
+            RateKey::Header(_) | RateKey::ClientAddress => match network_of(client) {
+                IpAddr::V4(ip) => of_client.write(&ip.octets()),
+                IpAddr::V6(ip) => of_client.write(&ip.octets()),
+            },
         }
-        hash.finish()
+        of_client.finish()
     }
 }
