@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
+
 use super::Work;
 use super::scope::Scope;
 use super::services::Target;
@@ -17,6 +19,8 @@ use crate::import::grammar::Directive;
 pub struct Location {
     pub matcher: Matcher,
     pub fate: Passage,
+    /// `rate_limit` of its route.
+    pub rate: Option<Json>,
     pub place: Place,
     pub said: String,
 }
@@ -98,6 +102,7 @@ fn location(
         body.guards = true;
         body.held.get_or_insert_with(|| "a pattern inside it would have to be asked together with it".to_owned());
     }
+    let rate = inside.rates.record().or(body.rate.take());
     let fate = body.fate(&inside);
     match &fate {
         Passage::Held { because, .. } => {
@@ -114,7 +119,7 @@ fn location(
         }
     }
     let place = directive.place.clone();
-    found.push(Location { matcher: matcher.clone(), fate, place, said: directive.to_string() });
+    found.push(Location { matcher: matcher.clone(), fate, rate, place, said: directive.to_string() });
     for nested in block.iter().filter(|inner| inner.name == "location") {
         location(work, nested, &inside, named, Some(&matcher), found);
     }
@@ -161,6 +166,8 @@ struct Body {
     held: Option<String>,
     /// And that is to keep somebody out.
     guards: bool,
+    /// Of where it falls back to.
+    rate: Option<Json>,
 }
 
 impl Body {
@@ -257,6 +264,7 @@ impl Body {
         let body = Self::read(work, named.inner(), &inside, matcher, &BTreeMap::new());
         self.service = body.service;
         self.guards |= body.guards || !inside.guards.is_empty();
+        self.rate = inside.rates.record();
         body.held.or(inside.guarded())
     }
 

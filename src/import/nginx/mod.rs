@@ -10,6 +10,7 @@
 mod listen;
 mod listeners;
 mod location;
+mod rates;
 mod reach;
 mod routes;
 mod scope;

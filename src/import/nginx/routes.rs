@@ -75,6 +75,7 @@ pub fn routes(work: &mut Work<'_>, servers: &[Server]) -> Vec<Route> {
             let rest = Location {
                 matcher: Matcher::Prefix { path: "/".to_owned(), stops: false },
                 fate: held("no location of this server is for other paths", false),
+                rate: None,
                 place: piece.server.place.clone(),
                 said: "server".to_owned(),
             };
@@ -246,6 +247,7 @@ fn spellings(server: &Server) -> impl Iterator<Item = Location> {
     tails.chain(others).map(|(location, regex)| Location {
         matcher: Matcher::Regex(regex),
         fate: held("nginx reads this path as one that is held shut", true),
+        rate: None,
         place: location.place.clone(),
         said: location.said.clone(),
     })
@@ -274,6 +276,9 @@ fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, 
         Passage::Held { .. } => HELD,
     };
     record.insert("service".to_owned(), json!(service));
+    if let Some(rate) = location.rate.as_ref().filter(|_| location.is_open()) {
+        record.insert("rate_limit".to_owned(), rate.clone());
+    }
     record
 }
 

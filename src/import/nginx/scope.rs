@@ -1,5 +1,5 @@
-//! What a block says for itself and for those inside it: forwarded fields, timeouts, retries, TLS to instances, and what keeps
-//! requests out.
+//! What a block says for itself and for those inside it: forwarded fields, timeouts, retries, TLS to instances, rates, and what
+//! keeps requests out.
 //!
 //! Values are inherited one by one; lists (`proxy_set_header`, `add_header`) are inherited only by a block that has none of
 //! its own, as nginx does.
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::rates::Rates;
 use super::units;
 use super::words::{Fate, fate};
 use crate::import::files::{Files, path_from};
@@ -31,6 +32,7 @@ pub struct Scope {
     /// What keeps requests out, all of it together: the directive's name, and all that it says.
     pub guards: Vec<(String, String)>,
     pub hsts: Option<Json>,
+    pub rates: Rates,
 }
 
 /// As nginx has it where nothing is said.
@@ -48,6 +50,7 @@ impl Default for Scope {
             ca: None,
             guards: Vec::new(),
             hsts: None,
+            rates: Rates::default(),
         }
     }
 }
@@ -62,7 +65,8 @@ impl Scope {
         if block.iter().any(|directive| directive.name == "add_header") {
             scope.hsts = None;
         }
-        for directive in block.iter().filter(|directive| Self::reads(&directive.name)) {
+        scope.rates = self.rates.inside(block, ledger);
+        for directive in block.iter().filter(|directive| Self::reads(&directive.name) && !Rates::reads(&directive.name)) {
             scope.take(directive, files, folder, ledger);
         }
         scope
@@ -74,7 +78,7 @@ impl Scope {
     }
 
     pub fn reads(name: &str) -> bool {
-        NAMES.contains(&name) || matches!(fate(name), Fate::Guard(_))
+        NAMES.contains(&name) || Rates::reads(name) || matches!(fate(name), Fate::Guard(_))
     }
 
     fn take(&mut self, directive: &Directive, files: &dyn Files, folder: &str, ledger: &mut Ledger) {

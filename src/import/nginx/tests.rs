@@ -202,6 +202,26 @@ fn upstreams_become_services() {
 }
 
 #[test]
+fn rates_become_limits_of_routes() {
+    let zones = "limit_req_zone $binary_remote_addr zone=ip:10m rate=10r/s; limit_req_zone $http_x_key zone=key:1m rate=30r/m;
+        limit_req_zone $request_uri zone=uri:1m rate=1r/s; limit_req_status 429;";
+    let server = format!(
+        "{zones} server {{ {HOST} limit_req zone=ip burst=20 nodelay; limit_req zone=key; location / {{ {A} }}
+         location /key {{ limit_req zone=key; limit_req_dry_run on; {A} }} location /uri {{ limit_req zone=uri; {A} }}
+         location /no {{ deny all; {A} }} }}"
+    );
+    let import = import(&server);
+    let limits: Vec<String> = import.records().iter().map(|(.., record)| record["rate_limit"].to_string()).collect();
+    let by_address = r#"{"burst":21,"by":"client_address","per":"1s","requests":10}"#;
+    let by_key = r#"{"burst":1,"by":{"header":"x-key"},"dry_run":true,"per":"1m","requests":30}"#;
+    let of_routes: Vec<&str> = limits.iter().map(String::as_str).filter(|limit| *limit != "null").collect();
+    assert_eq!(of_routes, [by_address, by_key], "what is held shut needs none");
+    let said = |weight| import.findings().into_iter().filter(|f| f.weight == weight && f.said.starts_with("limit")).count();
+    assert_eq!(said(Weight::Lost), 3, "the second limit, the zone by a URI, and its use: {:?}", import.findings());
+    assert_eq!(said(Weight::Differs), 4, "two zones and two limits: {:?}", import.findings());
+}
+
+#[test]
 fn upstreams_that_confd_renders_keep_no_instances() {
     let nginx_conf = "http { include conf.d/*; server { location / { proxy_pass http://app; } } }".to_owned();
     let rendered = "upstream app { server 10.0.0.1:1; }".to_owned();

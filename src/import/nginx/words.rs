@@ -92,13 +92,6 @@ const NAMES: &[(&str, Fate)] = &[
         Fate::Note("belongs to a directive that keeps requests out, which is listed by itself"),
     ),
     (
-        "limit_req limit_req_zone limit_req_status limit_req_log_level limit_req_dry_run",
-        Fate::Lost(
-            "there is no limit of requests by time",
-            "limits.in_flight and limits.queue of a service bound what runs at once",
-        ),
-    ),
-    (
         "limit_conn limit_conn_zone limit_conn_status limit_conn_log_level limit_conn_dry_run",
         Fate::Lost(
             "limits of connections by key are not carried over",
