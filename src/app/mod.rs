@@ -240,7 +240,7 @@ async fn serve(
     }
     on_ready(&bound);
 
-    let mut upgrading = Upgrading::new(program, upgrades, config.process.upgrade_timeout);
+    let mut upgrading = Upgrading::new(program, upgrades, manager.clone(), config.process.upgrade_timeout);
     let ask = loop {
         let ask = tokio::select! {
             ask = signals.next() => ask,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, interval_at};
 use tracing::{info, warn};
 
 use super::events::InForce;
@@ -116,8 +116,12 @@ fn stuck(before: &[Pulse], now: &[Pulse]) -> Option<usize> {
 
 async fn feed(manager: ServiceManager, every: Option<Duration>, mut watchdog: Watchdog, mut shutdown: watch::Receiver<bool>) {
     let Some(every) = every else { return };
+    // Who has taken over is believed from now on, with what is left of the time since the one before it spoke last. Nor has a
+    // worker that has only begun done anything yet.
+    manager.say(&["WATCHDOG=1"]);
     // As sd_watchdog_enabled(3) advises; not so often that no worker could have come by.
-    let mut ticks = interval((every / 2).max(FED_EVERY_MIN));
+    let every = (every / 2).max(FED_EVERY_MIN);
+    let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

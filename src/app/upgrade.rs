@@ -6,19 +6,21 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::opening::Opened;
 use super::predecessor::{STDIN, VARIABLE};
 use crate::config::{Config, RegistryKind};
 use crate::system::handover::{AsyncChannel, Channel, Word};
+use crate::system::notify::ServiceManager;
+use crate::system::orphan::Orphan;
 use crate::system::passed::PassedSocket;
 
 /// How this process was started, and so how the next one is.
@@ -89,8 +91,8 @@ fn obstacle(config: &Config) -> Option<String> {
 /// A new process that has not taken over. Dropped, it ends.
 #[derive(Debug)]
 pub struct Attempt {
-    /// `None`: it has ended, or is not ours any more.
-    child: Option<Child>,
+    /// `None`: it is not ours any more.
+    process: Option<Orphan>,
     channel: AsyncChannel,
 }
 
@@ -114,45 +116,29 @@ impl Attempt {
         for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
             command.env_remove(variable);
         }
-        let child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", program.path.display()))?;
-        // Or our copy of its end would keep it open.
-        drop(command);
-        info!(pid = child.id(), program = %program.path.display(), "Upgrade: a new process was started");
+        let process = Orphan::start(command).map_err(|error| format!("{} cannot be started: {error}", program.path.display()))?;
+        info!(pid = process.pid(), program = %program.path.display(), "Upgrade: a new process was started");
         let sent = channel.send_sockets(&kept.sockets).and_then(|()| channel.into_async());
         match sent {
-            Ok(channel) => Ok(Self { child: Some(child), channel }),
+            Ok(channel) => Ok(Self { process: Some(process), channel }),
             Err(error) => {
-                end(child);
+                process.kill();
                 Err(format!("the sockets could not be handed over: {error}"))
             }
         }
     }
 
     /// Waits until it is ready, for so long. `Err` says why it will not take over.
-    pub async fn settled(mut self, limit: Duration) -> Result<Successor, String> {
-        let pid = self.child.as_ref().map_or(0, Child::id);
+    pub async fn settled(self, limit: Duration) -> Result<Successor, String> {
+        let pid = self.process.as_ref().map_or(0, Orphan::pid);
         match timeout(limit, self.channel.hear()).await {
             Ok(Ok(Some(Word::Ready))) => Ok(Successor { attempt: self, pid }),
             Ok(Ok(Some(Word::Refused(why)))) => Err(why),
             Ok(Ok(Some(word))) => Err(format!("it said \"{word}\", which means nothing here")),
-            Ok(Ok(None)) => {
-                Err(format!("it ended before it was ready ({}); what it said stands above", self.how_it_ended().await))
-            }
+            Ok(Ok(None)) => Err("it ended before it was ready; what it said stands above".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("it was not ready after {}", humantime::format_duration(limit))),
         }
-    }
-
-    async fn how_it_ended(&mut self) -> String {
-        let Some(child) = &mut self.child else { return String::new() };
-        for _ in 0..ENDED_LOOKS {
-            if let Ok(Some(status)) = child.try_wait() {
-                self.child = None;
-                return ExitStatus::to_string(&status);
-            }
-            sleep(ENDED_LOOK_PAUSE).await;
-        }
-        "it closed its standard input".to_owned()
     }
 }
 
@@ -161,26 +147,18 @@ impl Successor {
     pub async fn take_it_all(mut self) -> Result<(), String> {
         let told = self.attempt.channel.say(&Word::Yours).await;
         told.map_err(|error| format!("it ended when it was ready: {error}"))?;
-        self.attempt.child = None;
+        self.attempt.process = None;
         Ok(())
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
+        if let Some(process) = self.process.take() {
             self.channel.try_say(&Word::Never);
-            end(child);
+            // It has done nothing that anybody could miss.
+            process.kill();
         }
-    }
-}
-
-/// It has done nothing that anybody could miss.
-fn end(mut child: Child) {
-    // An error means that it has ended by itself.
-    let _ = child.kill();
-    if let Err(error) = child.wait() {
-        warn!(%error, "What became of the new process is not known");
     }
 }
 
@@ -188,13 +166,14 @@ fn end(mut child: Child) {
 pub struct Upgrading {
     program: Option<Program>,
     upgrades: Arc<Upgrades>,
+    manager: ServiceManager,
     limit: Duration,
     attempt: Option<JoinHandle<Result<Successor, String>>>,
 }
 
 impl Upgrading {
-    pub fn new(program: Option<Program>, upgrades: Arc<Upgrades>, limit: Duration) -> Self {
-        Self { program, upgrades, limit: limit + MARGIN, attempt: None }
+    pub fn new(program: Option<Program>, upgrades: Arc<Upgrades>, manager: ServiceManager, limit: Duration) -> Self {
+        Self { program, upgrades, manager, limit: limit + MARGIN, attempt: None }
     }
 
     pub fn begin(&mut self, kept: &Kept) {
@@ -226,6 +205,7 @@ impl Upgrading {
     pub fn refused(&self, why: &str) {
         self.upgrades.count_refused();
         warn!(why, "Upgrade refused: this process goes on");
+        self.manager.status(&format!("{REFUSED}: {why}"));
     }
 }
 
@@ -258,8 +238,7 @@ impl Upgrades {
     }
 }
 
+/// How the status begins then; the Debian package looks for it.
+const REFUSED: &str = "Upgrade refused";
 /// The new process says by itself that its time is over; this is for one that says nothing.
 const MARGIN: Duration = Duration::from_secs(5);
-/// How often the end of a process is looked for that has closed its socket, which it does as it ends.
-const ENDED_LOOKS: u32 = 100;
-const ENDED_LOOK_PAUSE: Duration = Duration::from_millis(10);

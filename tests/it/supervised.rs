@@ -75,6 +75,7 @@ fn a_life_is_told_from_ready_to_stopping() {
     proxy.signal(Signal::SIGINT);
     ear.until("STOPPING=1");
     assert_eq!(proxy.exits_within(Duration::from_secs(10)).code(), Some(0));
+    assert!(!proxy.log().contains("A worker does nothing"), "one that has only begun is not stuck: {}", proxy.log_tail());
 }
 
 /// Who serves what the file declares, for want of a registry, serves; but is not ready.

@@ -178,11 +178,23 @@ fn the_service_manager_hears_which_process_serves() {
             return found.to_owned();
         }
     };
-    let mut world = short("").variable("NOTIFY_SOCKET", &path.display().to_string()).start();
+    let setup = short("").variable("NOTIFY_SOCKET", &path.display().to_string()).variable("WATCHDOG_USEC", "60000000");
+    let mut world = setup.start();
     until("READY=1");
+    world.write_config("[[rout]]\n");
+    world.proxy.signal(Signal::SIGQUIT);
+    assert!(until("STATUS=Upgrade refused: ").contains("it ended before it was ready"));
+    world.write_config(SHORT);
+    // Somebody for whom the old process stays.
+    let _kept = world.connect();
     world.proxy.signal(Signal::SIGQUIT);
     let pid = until("MAINPID=");
     assert!(world.proxy.log().contains(&format!("pid={pid}")), "{}", world.proxy.log_tail());
+    // Or systemd would neither see it end nor wait for its end.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1).map(str::to_owned));
+    assert_ne!(parent, Some(world.proxy.pid().to_string()), "it is no child of the one before it");
     until("READY=1");
+    until("WATCHDOG=1");
     assert_eq!(world.proxy_mut().exits_within(Duration::from_secs(15)).code(), Some(0));
 }
