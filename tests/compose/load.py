@@ -33,9 +33,9 @@ class Count:
 
 
 class Load:
-    def __init__(self, proxies: dict[str, str], n_clients: int) -> None:
+    def __init__(self, proxies: dict[str, str], n_clients: int, paths: tuple[str, ...] = PATHS) -> None:
         """`proxies`: address by name; only those in `use` are asked."""
-        self.proxies, self.use = proxies, sorted(proxies)
+        self.proxies, self.use, self._paths = proxies, sorted(proxies), paths
         self._count, self._lock, self._ended = Count(), threading.Lock(), threading.Event()
         self._clients = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(n_clients)]
 
@@ -64,7 +64,7 @@ class Load:
                 return
             use = self.use
             began = time.monotonic()
-            asked = client.ask([use[(turn + n) % len(use)] for n in range(len(use))], PATHS[turn % len(PATHS)])
+            asked = client.ask([use[(turn + n) % len(use)] for n in range(len(use))], self._paths[turn % len(self._paths)])
             asked.worst_seconds = time.monotonic() - began
             with self._lock:
                 self._count.add(asked)
