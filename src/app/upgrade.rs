@@ -118,8 +118,12 @@ impl Attempt {
         }
         let process = Orphan::start(command).map_err(|error| format!("{} cannot be started: {error}", program.path.display()))?;
         info!(pid = process.pid(), program = %program.path.display(), "Upgrade: a new process was started");
-        let sent = channel.send_sockets(&kept.sockets).and_then(|()| channel.into_async());
-        match sent {
+        let sent = match channel.send_sockets(&kept.sockets) {
+            // It has ended already; why, is to be heard.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent,
+        };
+        match sent.and_then(|()| channel.into_async()) {
             Ok(channel) => Ok(Self { process: Some(process), channel }),
             Err(error) => {
                 process.kill();

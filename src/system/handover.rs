@@ -121,9 +121,9 @@ impl AsyncChannel {
     pub async fn hear(&self) -> io::Result<Option<Word>> {
         let mut buffer = vec![0; MESSAGE_MAX];
         let n = match self.socket.recv(&mut buffer).await {
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            Err(error) => return Err(error),
+            // It ended without looking at all we said. That is told once, before what it said itself.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.socket.recv(&mut buffer).await?,
+            heard => heard?,
         };
         let said = String::from_utf8_lossy(&buffer[..n]).into_owned();
         if said.is_empty() { Ok(None) } else { Word::read(&said).map(Some).ok_or_else(|| nonsense(&said)) }
@@ -211,6 +211,19 @@ mod tests {
         }
         assert_eq!(old.hear().await.unwrap(), None);
         assert!(old.say(&Word::Yours).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_ends_without_listening_is_heard_all_the_same() {
+        for last in [Some(Word::Refused("a mistake in the file".to_owned())), None] {
+            let (old, new) = Channel::pair().unwrap();
+            let new = Channel { socket: UnixDatagram::from(new) };
+            old.say(&Word::Offered(1)).unwrap();
+            last.iter().for_each(|word| new.say(word).unwrap());
+            drop(new);
+            let old = old.into_async().unwrap();
+            assert_eq!(old.hear().await.unwrap(), last);
+        }
     }
 
     #[test]

@@ -183,7 +183,8 @@ fn the_service_manager_hears_which_process_serves() {
     until("READY=1");
     world.write_config("[[rout]]\n");
     world.proxy.signal(Signal::SIGQUIT);
-    assert!(until("STATUS=Upgrade refused: ").contains("it ended before it was ready"));
+    let why = until("STATUS=Upgrade refused: ");
+    assert!(why.contains("rout: unknown key"), "{why}");
     world.write_config(SHORT);
     // Somebody for whom the old process stays.
     let _kept = world.connect();
