@@ -22,10 +22,12 @@ pub enum Limit {
     ConnectionsPerAddress,
     /// Of a route.
     Rate,
+    /// Of a service, for connections that were upgraded.
+    UpgradedIdle,
 }
 
 impl Limit {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::HeadTimeout,
         Self::BodyProgress,
         Self::AnswerProgress,
@@ -39,6 +41,7 @@ impl Limit {
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Rate,
+        Self::UpgradedIdle,
     ];
 
     /// The value of the label `limit`.
@@ -57,6 +60,7 @@ impl Limit {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Rate => "rate",
+            Self::UpgradedIdle => "upgraded_idle",
         }
     }
 
@@ -71,6 +75,7 @@ impl Limit {
             "target_too_long" => Self::TargetSize,
             "body_too_large" => Self::BodySize,
             "limited" => Self::Rate,
+            UPGRADED_IDLE => Self::UpgradedIdle,
             _ => return None,
         })
     }
@@ -92,6 +97,8 @@ impl LimitStats {
 
 /// The reason of an answer that broke off because its client took nothing of it for too long.
 pub const SLOW_READ: &str = "slow_read";
+/// The reason of an upgraded connection that was closed because nothing moved on it for too long.
+pub const UPGRADED_IDLE: &str = "upgraded_idle";
 /// For the rest of a request body that nobody wants, so that the next request is found behind it.
 pub const UNREAD_BODY: Duration = Duration::from_secs(5);
 
@@ -115,6 +122,7 @@ mod tests {
         }
         assert_eq!(Limit::behind(Refusal::NoRoute.reason()), None);
         assert_eq!(Limit::behind(SLOW_READ), Some(Limit::AnswerProgress));
+        assert_eq!(Limit::behind(UPGRADED_IDLE), Some(Limit::UpgradedIdle));
         for (place, limit) in Limit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, place);
         }

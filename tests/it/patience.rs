@@ -103,6 +103,23 @@ fn who_finds_no_room_waits_until_another_leaves() {
     assert!(answer.ends_with("one"), "{answer}");
 }
 
+#[test]
+fn a_websocket_on_which_nothing_moves_is_closed_with_a_word_and_counted() {
+    let world = World::setup().embedded().start();
+    let [_one] = world.serve("app", ["one"]);
+    world.put("/services/app", r#"{"timeouts":{"upgraded_idle":"500ms"}}"#);
+    let mut socket = world.websocket("/ws");
+    assert_eq!(world.echo(&mut socket, "hello").as_deref(), Ok("hello"));
+    assert_eq!(world.handle().block_on(socket.close_code()), Some(1001));
+    world.settles("it is counted", Some(1.0), || world.metric("pointsman_limits_total", &[("limit", "upgraded_idle")]));
+    world.eventually("and logged", || world.proxy.out().contains(r#""reason":"upgraded_idle""#));
+    // One that its client closes is neither.
+    drop(world.websocket("/ws"));
+    let closed = || world.proxy.out().lines().filter(|line| line.contains(r#""status":101"#)).count();
+    world.settles("both have their lines", 2, closed);
+    assert_eq!(world.metric("pointsman_limits_total", &[("limit", "upgraded_idle")]), Some(1.0));
+}
+
 fn closed_after(stream: &mut TcpStream) -> Duration {
     let begun = Instant::now();
     let mut rest = Vec::new();

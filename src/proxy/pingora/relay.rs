@@ -49,8 +49,21 @@ pub struct Limit<'a> {
     pub over: &'a Notify,
 }
 
-/// Returns the bytes that went to the client.
-pub async fn relay(client: End<'_, impl Duplex>, instance: End<'_, impl Duplex>, limit: Limit<'_>, stats: &WorkerStats) -> u64 {
+/// What came of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes that went to the client.
+    pub sent: u64,
+    /// It was ended because nothing moved.
+    pub was_idle: bool,
+}
+
+pub async fn relay(
+    client: End<'_, impl Duplex>,
+    instance: End<'_, impl Duplex>,
+    limit: Limit<'_>,
+    stats: &WorkerStats,
+) -> Relayed {
     let moves = Moves::new();
     let mut down = Pump::new(instance.said, instance.frames, &moves, &stats.sent);
     let mut up = Pump::new(client.said, client.frames, &moves, &stats.received);
@@ -60,16 +73,16 @@ pub async fn relay(client: End<'_, impl Duplex>, instance: End<'_, impl Duplex>,
         let (down, up) = (down.poll(instance, client, cx)?, up.poll(client, instance, cx)?);
         if down.is_ready() && up.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     });
-    tokio::select! {
-        _ = both => return down.moved,
-        () = moves.ceased(limit.idle) => {}
-        () = limit.over.notified() => {}
-    }
+    let was_idle = tokio::select! {
+        _ = both => return Relayed { sent: down.moved, was_idle: false },
+        () = moves.ceased(limit.idle) => true,
+        () = limit.over.notified() => false,
+    };
     let (to_client, to_instance) = (going_away(), going_away_masked(fastrand::u32(..).to_ne_bytes()));
     let farewell = async { tokio::join!(down.end(client, &to_client), up.end(instance, &to_instance)) };
     // Whoever does not take it in time misses it.
     let _ = timeout(FAREWELL, farewell).await;
-    down.moved
+    Relayed { sent: down.moved, was_idle }
 }
 
 /// One direction.

@@ -35,6 +35,7 @@ use crate::proxy::attempt::{Failure, Next};
 use crate::proxy::downstream::Connection;
 use crate::proxy::forward;
 use crate::proxy::introduction::for_instance;
+use crate::proxy::limits::UPGRADED_IDLE;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::{Claim, Wire, connect, note_no_tls};
@@ -196,6 +197,7 @@ async fn prepare(
             arrived,
             way,
             sent: 0,
+            reason: None,
         },
         _claim: claim,
     });
@@ -292,7 +294,9 @@ impl Tunnel {
         let client = End { stream: &mut client, said: early, frames };
         let said = std::mem::take(&mut self.opening);
         let instance = End { stream: self.wire.stream(), said, frames: self.frames.take() };
-        self.facts.sent = relay(client, instance, Limit { idle: self.idle, over: &over }, &stats).await;
+        let relayed = relay(client, instance, Limit { idle: self.idle, over: &over }, &stats).await;
+        self.facts.sent = relayed.sent;
+        self.facts.reason = relayed.was_idle.then_some(UPGRADED_IDLE);
     }
 }
 
@@ -306,6 +310,8 @@ struct Facts {
     host: String,
     first_byte: Option<Duration>,
     sent: u64,
+    /// How it ended, if neither side wanted that.
+    reason: Option<&'static str>,
 }
 
 impl Drop for Facts {
@@ -328,7 +334,7 @@ impl Drop for Facts {
             forwarding: Some(&self.way.forwarding),
             first_byte: self.first_byte,
             total: arrival.started.elapsed(),
-            reason: None,
+            reason: self.reason,
         };
         self.shared.finish(&record, &link.stats);
     }
