@@ -1,8 +1,8 @@
 //! FLOOR 5. The proxy: client connections in, instances' answers out.
 //!
-//! What decides stands here and knows no engine: `head` checks a request, `route` finds its service, `attempt` picks
-//! instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record` gathers the facts that
-//! counters and `access_log` read. Two engines ask them:
+//! What decides stands here and knows no engine: `head` checks a request, `route` finds its service, `rate` says whether that
+//! takes it now, `attempt` picks instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record`
+//! gathers the facts that counters and `access_log` read. Two engines ask them:
 //!
 //! 1. `worker` takes connections off its sockets; `introduction` hears who their client is where a proxy says so; `handshake`
 //!    terminates TLS on those of a listener that does (`challenge` is there for ACME directories); `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
