@@ -70,6 +70,6 @@ pub async fn ask(address: SocketAddr, method: &str, path: &str) -> Outcome<Optio
     Ok((answer.status == 200).then_some(body))
 }
 
-/// Processes start, register and are probed; on two cores, twenty at once take a while.
-const KNOWN_MAX: Duration = Duration::from_secs(30);
+/// Processes start, register and are probed; on two busy cores, twenty at once take a while.
+const KNOWN_MAX: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::latency::Latency;
+use super::outlier::Part;
 use super::slowness::Slowness;
 use super::{Health, Histogram, Moment};
 use crate::model::{InstanceId, InstanceSpec, Lifecycle, Origin, Outcome, ServiceName, ServicePolicy};
@@ -244,6 +245,17 @@ impl InFlight {
 
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// What it was, and a trial is concluded.
+    pub(super) fn end(&mut self) -> Part {
+        if self.conclude_trial() {
+            Part::Trial
+        } else if self.why == Why::Trial {
+            Part::PassedTrial
+        } else {
+            Part::Usual
+        }
     }
 
     /// Whether there is a trial to conclude; from here on there is none.

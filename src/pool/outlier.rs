@@ -46,16 +46,26 @@ impl EjectionCause {
     }
 }
 
+/// What an attempt that has ended was to its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Usual,
+    /// Its trial, and nothing has come of it before.
+    Trial,
+    /// Its trial, whose answer had begun well.
+    PassedTrial,
+}
+
 impl Service {
-    /// Observes how an attempt ended. `trial`: it was the instance's half-open one and has not been concluded yet.
-    pub(super) fn observe(&self, instance: &Instance, outcome: Outcome, trial: bool, now: Moment) {
+    /// Observes how an attempt ended.
+    pub(super) fn observe(&self, instance: &Instance, outcome: Outcome, part: Part, now: Moment) {
         if outcome == Outcome::ClientGone {
             return;
         }
         let (policy, health) = (&self.policy.ejection, &instance.state.health);
         self.stats.recent.add(now, 1, u64::from(outcome.is_failure()));
         health.observe(outcome, policy.connect_failures, now);
-        if trial {
+        if part == Part::Trial {
             if outcome.is_gateway_failure() {
                 self.eject(instance, EjectionCause::Trial, now);
             } else {
@@ -66,7 +76,10 @@ impl Service {
         if !policy.enabled || !outcome.is_failure() {
             return;
         }
-        let Some(cause) = self.cause(instance, outcome, now) else { return };
+        // Or one that breaks off every answer would have to do so a few times more, each time that it is back.
+        let broke_off = part == Part::PassedTrial && outcome.is_gateway_failure() && is_just_back(instance, now);
+        let cause = if broke_off { Some(EjectionCause::Trial) } else { self.cause(instance, outcome, now) };
+        let Some(cause) = cause else { return };
         in_turn(&self.stats.ejecting, || {
             if self.admits(instance, now).is_err() {
                 // Out already; what still ran there goes on failing.
@@ -132,6 +145,11 @@ impl Service {
         self.stats.changed();
         self.stats.teller.tell(Subject::Instance(instance), Turn::Ejected { cause, lasts });
     }
+}
+
+/// Not after an answer that took long: others have shown since that it is well.
+fn is_just_back(instance: &Instance, now: Moment) -> bool {
+    now.since(instance.state.health.ledger().forgiven_until) < FORGIVEN_EVERY
 }
 
 /// One ejection is forgotten for every ten clean seconds.
@@ -266,6 +284,22 @@ mod tests {
         check(&failing, 0, "xxxxx", 0);
         failing.settle(&failing.pool.all()[0], Verdict::Up, true, "connected", at(2_000));
         assert!(!gets(&failing, 0, at(2_100)), "that it can be connected to was never the question");
+    }
+
+    #[test]
+    fn a_trial_that_breaks_off_soon_after_a_good_beginning_has_failed() {
+        for (after, passive) in [(100, "ejected"), (20_000, "ok")] {
+            let service = service(4);
+            check(&service, 0, "ccc", 0);
+            let (mut rng, late) = (fastrand::Rng::with_seed(1), at(11_100));
+            let mut trial = service.pick(Ask { now: late, ..Ask::default() }, &mut rng).unwrap();
+            service.answered(&mut trial, Outcome::Success, Duration::ZERO, late);
+            assert_eq!(trial.instance().state.health.passive(), Passive::Ok);
+            service.end_attempt(&mut trial, Outcome::Reset, None, late + Duration::from_millis(after));
+            assert_eq!(trial.instance().state.health.passive().as_str(), passive, "after {after} ms");
+            let n_by_trial = service.stats.ejections[EjectionCause::Trial as usize].load(Relaxed);
+            assert_eq!(n_by_trial, u64::from(passive == "ejected"));
+        }
     }
 
     #[test]

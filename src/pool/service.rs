@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::gate::{Gate, View};
+use super::outlier::Part;
 use super::{InFlight, Instance, Key, Moment, PickError, Pool, ServiceStats, Subject, Turn};
 use crate::model::{Balance, InstanceId, Lifecycle, Outcome, ProbeResult, ServiceName, ServicePolicy, Verdict};
 
@@ -88,8 +89,9 @@ impl Service {
         if self.policy.balance == Balance::PeakEwma && outcome.is_failure() {
             held.instance().state.latency_now.peak(took.unwrap_or_default().max(FAILURE_TAKES), now);
         }
-        let trial = outcome != Outcome::ClientGone && held.conclude_trial();
-        self.observe(held.instance(), outcome, trial, now);
+        // Of a client that has gone nobody learns anything: the trial is given back.
+        let part = if outcome == Outcome::ClientGone { Part::Usual } else { held.end() };
+        self.observe(held.instance(), outcome, part, now);
         self.made_room(held.instance());
     }
 

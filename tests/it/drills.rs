@@ -1,5 +1,5 @@
 //! Instances crash, hang, refuse and leave under load, and users notice nothing. The short forms of
-//! `cargo bench --bench measure -- drill …`: counted, not timed.
+//! `cargo bench --bench measure -- drill …`: counted, not timed. Of the landscape, `./test` runs some chapters themselves.
 
 use std::collections::VecDeque;
 
@@ -68,6 +68,21 @@ fn an_instance_that_breaks_off_its_answers_is_taken_out() {
     assert!((1..=6).contains(&n_broken), "{:?}", tally.failed);
     assert_eq!((tally.from("breaking"), tally.served() + tally.failed.len()), (0, 300), "half an answer is not a whole one");
     assert_eq!(world.ejections("app"), 1.0);
+}
+
+/// Each of its answers begins well, that to its trial too.
+#[test]
+fn an_instance_that_goes_on_breaking_off_costs_one_answer_each_time_it_comes_back() {
+    let world = world_of(r#"{"probe":{"kind":"none"},"ejection":{"base":"500ms"},"slow_start":"0s"}"#);
+    let [_one, _two, breaking] = ["one", "two", "breaking"].map(|id| world.sample("app", id));
+    world.behaves(&breaking, "break");
+    let by_trial = || world.metric("pointsman_ejections_total", &[("service", "app"), ("cause", "trial")]).unwrap_or_default();
+    let mut n_broken = 0;
+    world.eventually("it is sent away by two trials", || {
+        n_broken += world.get_many("/", 20).failed.iter().filter(|failure| failure.contains("broke off")).count();
+        by_trial() >= 2.0
+    });
+    assert!((3..=9).contains(&n_broken), "five before it is taken out, and one for each trial, but {n_broken}");
 }
 
 /// Well and unwell in turns, and its health never shows it.

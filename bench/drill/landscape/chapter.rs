@@ -13,7 +13,7 @@ pub enum Chapter {
     Hanging,
     /// one instance answers 503
     Failing,
-    /// one instance takes 150 ms longer than the others
+    /// one instance takes 300 ms longer than the others
     Slow,
     /// one instance breaks off its answers in the middle
     Broken,
@@ -21,6 +21,8 @@ pub enum Chapter {
     Unreachable,
     /// records of every kind that nobody can use
     Poisoned,
+    /// half of all instances are deleted from the registry by hand
+    Deleted,
     /// half of all leases end at once, the instances live
     Expired,
     /// one proxy loses etcd while instances come and go

@@ -50,7 +50,7 @@ impl Land {
     /// It is well otherwise, and stays in use.
     pub async fn slow(&self) -> Outcome<Deed> {
         let before = self.n_requests().await?;
-        self.for_a_while("slow&ms=150").await?;
+        self.for_a_while("slow&ms=300").await?;
         let (_, fewer) = self.kept_away(&before).await?;
         Ok(Deed::all([("% fewer requests for it than for the others", fewer)]).provided(fewer > 50))
     }
@@ -145,4 +145,4 @@ impl Land {
 
 /// Of a killed instance, as with a supervisor.
 const AWAY: Duration = Duration::from_secs(1);
-const LEAVES_MAX: Duration = Duration::from_secs(15);
+const LEAVES_MAX: Duration = Duration::from_secs(30);

@@ -78,6 +78,7 @@ impl Land {
             Chapter::Broken => self.broken().await,
             Chapter::Unreachable => self.unreachable().await,
             Chapter::Poisoned => self.poisoned().await,
+            Chapter::Deleted => self.deleted().await,
             Chapter::Expired => self.expired().await,
             Chapter::Partitioned => self.partitioned().await,
             Chapter::Frozen => self.frozen().await,

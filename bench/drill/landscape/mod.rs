@@ -36,7 +36,7 @@ pub struct Flags {
     #[arg(long, value_name = "CHAPTER", value_delimiter = ',')]
     only: Vec<Chapter>,
     /// How long an attempt may take before another instance is asked; more on a busy machine
-    #[arg(long, default_value = "250ms", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     per_try: Duration,
     #[command(flatten)]
     pub steady: Steady,
@@ -75,6 +75,6 @@ Examples:
   ./drill
   ./drill --only killed,partitioned,upgraded
   ./drill --json > drill.json
-  ./drill --per-try 1s --rate 200        on a machine that has other things to do
+  ./drill --per-try 2s --rate 200        on a machine that has other things to do
 
 Its exit code is 0 if every chapter was kept, else 1.";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcd_client::{Txn, TxnOp};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -35,6 +36,20 @@ impl Land {
         Ok(Deed::all([("records rejected", n_rejected), ("instance replaced meanwhile", 1)]))
     }
 
+    /// By hand, so it is believed at once. Whoever is alive registers again.
+    pub async fn deleted(&mut self) -> Outcome<Deed> {
+        let (deletions, puts) = (self.applied("delete").await?, self.applied("put").await?);
+        let half = &self.running[..self.running.len() / 2];
+        let keys = half.iter().map(|instance| format!("/pointsman/instances/{SERVICE}/{}", instance.id));
+        let all = Txn::new().and_then(keys.map(|key| TxnOp::delete(key, None)).collect::<Vec<_>>());
+        let expected = (half.len() * N_PROXIES) as u64;
+        self.scene.etcd.client.txn(all).await?;
+        eventually("it is believed", async || Ok(self.applied("delete").await? >= deletions + expected)).await?;
+        eventually("they are back", async || Ok(self.applied("put").await? >= puts + expected)).await?;
+        sleep(HELD).await;
+        Ok(Deed::all([("deletions applied", self.applied("delete").await? - deletions)]))
+    }
+
     /// Their registrars stand still for longer than the lease lasts. Without removal protection the pool would be half.
     pub async fn expired(&mut self) -> Outcome<Deed> {
         let half = self.running.len() / 2;
@@ -52,6 +67,10 @@ impl Land {
         held.and(still_used)?;
         eventually("they are registered again", async || Ok(self.limbo().await? == 0)).await?;
         Ok(Deed::all([("instances kept by removal protection", expected), ("services protected", n_protected?)]))
+    }
+
+    async fn applied(&self, kind: &str) -> Outcome<u64> {
+        self.scene.metric("pointsman_registry_events_total", &[("kind", kind)]).await
     }
 
     async fn rejected(&self) -> Outcome<u64> {
