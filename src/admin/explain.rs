@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,12 +16,14 @@ use super::reply::Refusal;
 use super::routes;
 use super::sources::Sources;
 use crate::catalog::Snapshot;
-use crate::model::{FieldMatch, HostPattern, InstanceId, PathMatch, RateKey, RateLimit, RouteSpec, ValueMatch};
+use crate::model::{
+    Action, FieldMatch, HostPattern, InstanceId, PathMatch, RateKey, RateLimit, RouteSpec, ServiceName, ValueMatch, plain_path,
+};
 use crate::pool::{Instance, Moment, PickError, Service, View};
-use crate::routing::{Question, host_of};
+use crate::routing::{Question, Words, host_of, location, rewritten};
 
 pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> {
-    let asked = Asked::read(&Query::parse(query, &["method", "url", "header"])?, sources.plain_path)?;
+    let asked = Asked::read(&Query::parse(query, &["method", "url", "header"])?)?;
     let snapshot = sources.live.load_full();
     let question =
         Question { host: &asked.host, path: &asked.path, query: &asked.query, method: &asked.method, headers: &asked.fields };
@@ -38,8 +41,34 @@ pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> 
     if let Some(limit) = &route.spec.rate_limit {
         said["rate"] = rate(limit).into();
     }
-    said["service"] = route.spec.service.as_str().into();
-    let service = snapshot.services.get(route.spec.service.as_str());
+    match &route.spec.action {
+        Action::Forward(name) => forwarded(&mut said, name, snapshot.services.get(name), &route.spec, &asked),
+        Action::Redirect(redirect) => {
+            said["outcome"] = "redirect".into();
+            said["answer"] = match location(redirect, &route.spec, asked.words()) {
+                Ok(location) => json!({ "status": redirect.status, "location": location }),
+                Err(why) => json!({ "status": 400, "why": why }),
+            };
+        }
+        Action::Respond(respond) => {
+            said["outcome"] = "respond".into();
+            said["answer"] = json!({ "status": respond.status });
+        }
+    }
+    Ok(said)
+}
+
+fn forwarded(said: &mut Json, name: &ServiceName, service: Option<&Arc<Service>>, spec: &RouteSpec, asked: &Asked) {
+    said["service"] = name.as_str().into();
+    match rewritten(spec, &asked.path, asked.query()) {
+        Ok(None) => {}
+        Ok(Some(target)) => said["rewritten"] = target.into(),
+        Err(why) => {
+            said["outcome"] = "malformed".into();
+            said["answer"] = json!({ "status": 400, "why": why });
+            return;
+        }
+    }
     said["outcome"] = outcome(service.map(|s| &**s)).into();
     if let Some(service) = service {
         let now = Moment::of(Instant::now());
@@ -50,12 +79,12 @@ pub fn explain(sources: &Sources, query: Option<&str>) -> Result<Json, Refusal> 
         said["others"] = others(service, &view, now);
         said["counts"] = json!({ "total": service.pool.all().len(), "candidates": view.n_candidates() });
     }
-    Ok(said)
 }
 
 /// The request in question.
 struct Asked {
     method: Method,
+    scheme: &'static str,
     /// Lower case, without port or final dot.
     host: String,
     path: String,
@@ -64,7 +93,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(query: &Query, plain_path: fn(&str) -> Result<String, String>) -> Result<Self, Refusal> {
+    fn read(query: &Query) -> Result<Self, Refusal> {
         let wrong = |message: String| Err(Refusal::Query(message));
         let Ok(method) = query.get("method").filter(|m| !m.is_empty()).unwrap_or("GET").to_ascii_uppercase().parse() else {
             return wrong("method: not a method".to_owned());
@@ -93,10 +122,24 @@ impl Asked {
         };
         let host = host.into_owned();
         let path = if uri.path().is_empty() { "/" } else { uri.path() };
+        let scheme = if uri.scheme_str() == Some("https") { "https" } else { "http" };
         match plain_path(path) {
-            Ok(path) => Ok(Self { method, host, path, query: uri.query().unwrap_or_default().to_owned(), fields }),
+            Ok(path) => {
+                let (path, query) = (path.into_owned(), uri.query().unwrap_or_default().to_owned());
+                Ok(Self { method, scheme, host, path, query, fields })
+            }
             Err(reason) => wrong(format!("url: the proxy would answer 400: {reason}")),
         }
+    }
+
+    /// Who would ask, and by which name, is not known.
+    fn words(&self) -> Words<'_> {
+        let (client, request_id) = (Ipv4Addr::UNSPECIFIED.into(), "-");
+        Words { client, host: &self.host, scheme: self.scheme, path: &self.path, query: self.query(), request_id }
+    }
+
+    fn query(&self) -> Option<&str> {
+        Some(&*self.query).filter(|query| !query.is_empty())
     }
 }
 

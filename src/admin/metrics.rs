@@ -12,7 +12,9 @@ use super::services::by_name;
 use super::sources::{ProxyReading, RegistryReading, Sources};
 use super::{Reply, acme, certificates, reply};
 use crate::catalog::Snapshot;
+use crate::model::ServiceName;
 use crate::pool::{Histogram, Instance, Limbo, Moment, Out, Service};
+use crate::routing::Route;
 use crate::telemetry::{Exposition, Family, Format, ProcessReading, families};
 
 pub fn metrics(sources: Arc<Sources>, fields: &HeaderMap) -> Reply {
@@ -59,15 +61,20 @@ async fn pass(text: &mut Exposition, out: &Outlet) -> Result<(), Gone> {
 fn requests(snapshot: &Snapshot, proxy: &ProxyReading, text: &mut Exposition) {
     text.family(&families::HTTP_REQUESTS);
     for route in snapshot.routes.routes() {
-        classes(&[route.spec.service.as_str(), route.spec.name.as_str()], &route.stats.by_class(), text);
+        classes(&[service_of(route), route.spec.name.as_str()], &route.stats.by_class(), text);
     }
     classes(&["", ""], &proxy.unrouted, text);
     text.family(&families::RATE_LIMITED);
     for route in snapshot.routes.routes().into_iter().filter(|route| route.spec.rate_limit.is_some()) {
         for (mode, n) in [("refused", &route.stats.limited), ("dry_run", &route.stats.limited_dry)] {
-            text.sample(&[route.spec.service.as_str(), route.spec.name.as_str(), mode], count(n));
+            text.sample(&[service_of(route), route.spec.name.as_str(), mode], count(n));
         }
     }
+}
+
+/// Empty for a route that asks none.
+fn service_of(route: &Route) -> &str {
+    route.spec.service().map_or("", ServiceName::as_str)
 }
 
 /// Nothing of what was never used. Once it was, the usual classes are all there, so that a rate sees their first one.

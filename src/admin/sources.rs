@@ -28,8 +28,6 @@ pub struct Sources {
     pub acme: Reading<Option<AcmeReading>>,
     /// Turns true when the process has begun to end: from then on it is not ready.
     pub leaving: watch::Receiver<bool>,
-    /// How the proxy reads the path of a request before it is routed; `Err` says why it would be refused.
-    pub plain_path: fn(&str) -> Result<String, String>,
     pub version: &'static str,
     /// The source's commit; empty when it was not known at build time.
     pub revision: &'static str,

@@ -1,6 +1,5 @@
 //! What the admin endpoint is given to read, in its own words.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -15,7 +14,7 @@ use crate::admin::{Access, AcmeReading, ProxyReading, Sources};
 use crate::catalog::{History, Live};
 use crate::certs::RejectedFiles;
 use crate::prober::Prober;
-use crate::proxy::{self, Proxy};
+use crate::proxy::Proxy;
 
 pub struct Parts<'a> {
     pub live: &'a Arc<Live>,
@@ -53,7 +52,6 @@ pub fn sources(parts: Parts<'_>) -> Sources {
             parts.acme.as_ref().map(|acme| AcmeReading { is_renewer: acme.is_renewer(), orders: acme.orders() })
         }),
         leaving: parts.leaving.clone(),
-        plain_path: |path| proxy::plain_path(path).map(Cow::into_owned).map_err(|refusal| refusal.to_string()),
         version: env!("CARGO_PKG_VERSION"),
         revision: option_env!("POINTSMAN_REVISION").unwrap_or_default(),
         started_at: parts.started_at,

@@ -69,7 +69,7 @@ impl History {
     pub(super) fn routes(&self, changes: &[RouteChange], revision: u64, at: SystemTime) {
         for (_, name, spec) in last(changes) {
             let (kind, detail) = match spec {
-                Some(spec) => ("route_set", format!("{} goes to {}", spec.path, spec.service)),
+                Some(spec) => ("route_set", format!("{} goes to {}", spec.path, spec.action)),
                 None => ("route_gone", String::new()),
             };
             self.add(at, revision, kind, name.to_string(), detail);

@@ -1,7 +1,7 @@
 //! What the catalog promises, told with values.
 
 use super::*;
-use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, PathMatch, RouteName, RouteSpec, Verdict};
+use crate::model::{Address, Departure, InstanceId, InstanceSpec, Lifecycle, Override, RouteName, RouteSpec, Verdict};
 use crate::pool::Moment;
 use crate::pool::Pool;
 
@@ -391,17 +391,7 @@ fn another_record_of_the_same_instance_needs_no_limbo() {
 #[test]
 fn routes_and_happenings_follow_the_changes() {
     let mut world = World::new();
-    let route = RouteSpec {
-        name: RouteName::parse("r").unwrap(),
-        hosts: vec![],
-        path: PathMatch::Any,
-        methods: vec![],
-        headers: vec![],
-        query: vec![],
-        priority: 0,
-        rate_limit: None,
-        service: name("s"),
-    };
+    let route = RouteSpec::to(RouteName::parse("r").unwrap(), name("s"));
     world.apply(vec![Change::Route { name: route.name.clone(), route: Some(Box::new(route)) }, put("s", "a", "10.0.0.1:80")]);
     let kinds: Vec<_> = world.catalog.history.recent().into_iter().map(|h| (h.kind, h.subject)).collect();
     assert_eq!(kinds, [("route_set", "r".to_owned()), ("instance_added", "s/a".to_owned())]);

@@ -50,6 +50,9 @@ impl ExplainArgs {
         if let Some(rate) = answer["rate"].as_str() {
             text += &format!("within a rate of {rate}\n");
         }
+        if let Some(target) = answer["rewritten"].as_str() {
+            text += &format!("where it is asked for as {target}\n");
+        }
         let acts: Map<String, Json> = match &answer["route"] {
             Json::Object(route) => route.iter().filter(|(k, _)| !SAID_OTHERWISE.contains(&k.as_str())).map(owned).collect(),
             _ => Map::new(),
@@ -98,6 +101,16 @@ fn outcome(answer: &Json, coloured: bool) -> String {
         Some("no_route") => format!("{}: no route takes it,", Tone::Bad.paint("is answered 404", coloured)),
         Some(refused @ ("no_instances" | "none_healthy")) => {
             format!("{}: it is for {service}, by {by},", Tone::Bad.paint(&format!("is answered 503 {refused}"), coloured))
+        }
+        Some(own @ ("redirect" | "respond" | "malformed")) => {
+            let answer = &answer["answer"];
+            let tone = if own == "malformed" { Tone::Bad } else { Tone::Good };
+            let said = tone.paint(&format!("is answered {}", word(&answer["status"])), coloured);
+            match (&answer["location"], &answer["why"]) {
+                (Json::String(location), _) => format!("{said} and sent to {location}, by {by},"),
+                (_, Json::String(why)) => format!("{said}: {why}, by {by},"),
+                _ => format!("{said} by {by} itself,"),
+            }
         }
         // A proxy may be newer than this command.
         other => format!("ends as {}, by {by},", other.unwrap_or("nobody knows")),
@@ -177,6 +190,28 @@ mod tests {
                 "shop/two 10.0.0.2:80 - - - draining: declared by the instance",
             ]
         );
+    }
+
+    #[test]
+    fn what_a_route_does_is_said_first() {
+        let answered = |outcome: &str, answer: Json| {
+            let told = told(&json!({"outcome": outcome, "revision": 7, "route": {"name": "r"}, "why": ["x"], "answer": answer}));
+            told.lines().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            answered("redirect", json!({"status": 301, "location": "https://b/"})),
+            "GET http://a/x is answered 301 and sent to https://b/, by the route r at revision 7,"
+        );
+        assert_eq!(
+            answered("respond", json!({"status": 204})),
+            "GET http://a/x is answered 204 by the route r at revision 7 itself,"
+        );
+        assert_eq!(
+            answered("malformed", json!({"status": 400, "why": "it leads elsewhere"})),
+            "GET http://a/x is answered 400: it leads elsewhere, by the route r at revision 7,"
+        );
+        let rewritten = told(&json!({"outcome": "forward", "service": "s", "route": {}, "why": ["x"], "rewritten": "/y?z"}));
+        assert!(rewritten.contains("because x\nwhere it is asked for as /y?z\n"), "{rewritten}");
     }
 
     #[test]

@@ -212,7 +212,7 @@ fn print_routes(listing: &Listing) {
             Ok(Record::Route(route)) => {
                 let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
                 let hosts = if hosts.is_empty() { "any host".to_owned() } else { hosts.join(" ") };
-                vec![hosts.into(), (&route.path).into(), (&route.service).into(), route.priority.into()]
+                vec![hosts.into(), (&route.path).into(), (&route.action).into(), route.priority.into()]
             }
             wrong => vec![rejected(wrong), "".into(), "".into(), "".into()],
         });

@@ -153,7 +153,7 @@ fn every_problem_is_named_at_once_with_its_line() {
             "pointsman.toml:5: proxy.workers: \"four\" is not a number in 0..=1024",
             "pointsman.toml:7: proxy.limits.head_tiemout: unknown key; did you mean \"head_timeout\"?",
             "pointsman.toml:9: route[0].service: \"a b\": the name has ' ' at position 1; only [A-Za-z0-9._:@+-] are allowed",
-            "pointsman.toml:10: route[1].service: is missing",
+            "pointsman.toml:10: route[1].service: is missing; a route has exactly one of service, redirect and respond",
             "pointsman.toml:13: route[1].hosts[1]: \"http://a\": a host is a DNS name or an IP address, without scheme, port or path",
             "pointsman.toml:17: service[0].probe.timeout: 2s is not shorter than the interval, 1s",
             "pointsman.toml:20: log.format: \"jsn\" is not one of text, json; did you mean \"json\"?",

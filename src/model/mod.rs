@@ -8,9 +8,11 @@ mod acme;
 mod address;
 mod certificate;
 mod change;
+mod edit;
 mod instance;
 mod name;
 mod outcome;
+mod path;
 mod policy;
 mod probe;
 mod rate_limit;
@@ -23,9 +25,13 @@ pub use acme::{AcmeOrder, AcmeOrderState, Challenge, ChallengeKind, ChallengeSpe
 pub use address::{Address, AddressError, Host};
 pub use certificate::{Certificate, CertificateSource, CertificateSpec, ListenerCertificates};
 pub use change::{Change, Departure, Event, Origin};
+pub use edit::{
+    Action, FieldEdit, FieldEdits, Part, PathRewrite, Piece, Placeholder, Redirect, Respond, Rewrite, Substitution, Template,
+};
 pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, ChallengeToken, InstanceId, NameError, RouteName, ServiceName};
 pub use outcome::Outcome;
+pub use path::plain_path;
 pub use policy::{
     Balance, EjectionPolicy, HashOn, Identity, LatencyOutlierPolicy, LimitPolicy, Panic, ProbeKind, ProbePolicy,
     ProtectionPolicy, ProxyProtocol, RetryPolicy, ServicePolicy, StatusRanges, StickyPolicy, TimeoutPolicy, UpstreamTls,

@@ -1,11 +1,12 @@
-//! Which requests go to which service.
+//! Which requests a route takes.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::{RateLimit, RouteName, ServiceName};
+use super::{Action, FieldEdits, RateLimit, Rewrite, RouteName, ServiceName};
 
-/// One route. An empty `hosts` matches any host; `path: Any` any path; empty conditions any request.
+/// One route: which requests it takes, and what becomes of them. An empty `hosts` matches any host; `path: Any` any path;
+/// empty conditions any request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteSpec {
     pub name: RouteName,
@@ -17,7 +18,38 @@ pub struct RouteSpec {
     /// Higher goes first, before any comparison of specificity; the default is 0.
     pub priority: i32,
     pub rate_limit: Option<RateLimit>,
-    pub service: ServiceName,
+    pub action: Action,
+    pub rewrite: Rewrite,
+    pub request_headers: FieldEdits,
+    pub response_headers: FieldEdits,
+}
+
+impl RouteSpec {
+    /// Every request to this service, as it is.
+    pub fn to(name: RouteName, service: ServiceName) -> Self {
+        Self {
+            name,
+            hosts: Vec::new(),
+            path: PathMatch::Any,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+            priority: 0,
+            rate_limit: None,
+            action: Action::Forward(service),
+            rewrite: Rewrite::default(),
+            request_headers: FieldEdits::default(),
+            response_headers: FieldEdits::default(),
+        }
+    }
+
+    /// `None`: nothing is forwarded.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match &self.action {
+            Action::Forward(service) => Some(service),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
 }
 
 /// `shop.example`, or `*.shop.example` for every host below it.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method};
 
 use super::arrival::Arrival;
+use super::edit::{Settled, settle};
 use super::head::RequestHead;
 use super::key::key;
 use super::queue;
@@ -26,6 +27,10 @@ pub struct Forwarding {
     pub route: Arc<Route>,
     /// `None`: the route names a service that does not exist.
     pub service: Option<Arc<Service>>,
+    /// The target that instances are asked for, where the route rewrites it.
+    pub target: Option<String>,
+    /// What the client is told in place of an instance's answer.
+    pub instead: Option<Refusal>,
     pub revision: u64,
     /// Which snapshot this was; another one now means that instances may have gone since.
     pub sequence: u64,
@@ -129,12 +134,15 @@ impl Forwarding {
             let (policy, seal) = (service.policy.sticky.as_ref()?, snapshot.seal.as_ref()?);
             Some(Sticky::of(policy, &service.name, seal, head, arrival))
         });
+        let Settled { target, instead } = settle(&route.spec, head, arrival);
         let earlier = head.fields.text(ATTEMPT_FIELD).and_then(|v| v.parse::<u32>().ok());
         Self {
             route,
             key: service.as_ref().and_then(|service| key(&service.policy, head, arrival)),
             sticky,
             service,
+            target,
+            instead,
             revision: snapshot.revision,
             sequence: snapshot.sequence,
             attempts: Vec::new(),
@@ -162,8 +170,11 @@ impl Forwarding {
         self.attempts.len() + 1 - usize::from(self.resent)
     }
 
-    /// Begins the first or a further attempt once it is the request's turn.
+    /// Begins the first or a further attempt once it is the request's turn. An error may be the answer that the route wants.
     pub async fn next_attempt(&mut self, rng: &mut fastrand::Rng) -> Result<&Attempt, Refusal> {
+        if let Some(refusal) = &self.instead {
+            return Err(refusal.clone());
+        }
         let service = self.service.clone().ok_or(Refusal::NoInstances)?;
         if self.place.is_none() {
             service.count_request(Moment::of(Instant::now()));

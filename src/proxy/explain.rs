@@ -8,7 +8,7 @@ pub fn explain(forwarding: Option<&Forwarding>, refusal: Option<&Refusal>) -> Ve
     let mut said = Vec::new();
     if let Some(forwarding) = forwarding {
         said.push(("x-pointsman-route", forwarding.route.spec.name.to_string()));
-        said.push(("x-pointsman-service", forwarding.route.spec.service.to_string()));
+        said.extend(forwarding.route.spec.service().map(|service| ("x-pointsman-service", service.to_string())));
         let running = forwarding.current().map(|a| a.instance());
         if let Some(instance) = running.or(forwarding.attempts.last().map(|a| &a.instance)) {
             said.push(("x-pointsman-instance", instance.id.to_string()));

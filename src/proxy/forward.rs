@@ -240,7 +240,7 @@ fn via(version: Version) -> &'static str {
     }
 }
 
-pub const HSTS: &str = "strict-transport-security";
+const HSTS: &str = "strict-transport-security";
 
 /// What only a trusted proxy may say.
 const OF_PROXIES: [&str; 7] = [

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use http::{Method, Version};
 
-use super::path::plain_path;
 use super::reply::Refusal;
 use crate::config::ClientLimits;
+use crate::model::plain_path;
 use crate::routing::{Fields, all, host_of, text};
 
 /// What an engine hands in, as it stood on the wire.
@@ -115,7 +115,7 @@ impl<'a> RequestHead<'a> {
             "" if absolute && query.is_none() && raw.method == Method::OPTIONS => Cow::Borrowed("*"),
             "" if absolute => Cow::Borrowed("/"),
             "*" if raw.method == Method::OPTIONS => Cow::Borrowed(path),
-            path => plain_path(path)?,
+            path => plain_path(path).map_err(Refusal::Malformed)?,
         };
         let rewritten = absolute || matches!(path, Cow::Owned(_));
         let RawHead { method, version, fields, peer, scheme, .. } = raw;

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use super::arrival::{Arrival, Trusted};
 use super::forward::{Origin, rewrite_request, rewrite_response};
 use super::head::Scheme;
-use super::path::plain_path;
 use crate::config::Network;
+use crate::model::plain_path;
 use crate::routing::host_of;
 
 pub use super::http1::laws::{chunks, request_head, response_head};

@@ -1,8 +1,9 @@
 //! FLOOR 5. The proxy: client connections in, instances' answers out.
 //!
 //! What decides stands here and knows no engine: `head` checks a request, `route` finds its service, `rate` says whether that
-//! takes it now, `attempt` picks instances and says when to retry, `forward` rewrites, `reply` turns errors into HTTP, `record`
-//! gathers the facts that counters and `access_log` read. Two engines ask them:
+//! takes it now, `attempt` picks instances and says when to retry, `forward` rewrites, `edit` does what the route wants
+//! besides, `reply` turns errors into HTTP, `record` gathers the facts that counters and `access_log` read. Two engines ask
+//! them:
 //!
 //! 1. `worker` takes connections off its sockets; `introduction` hears who their client is where a proxy says so; `handshake`
 //!    terminates TLS on those of a listener that does (`challenge` is there for ACME directories); `serve` tells HTTP/2 from HTTP/1 and picks the engine for each request.
@@ -22,6 +23,7 @@ mod arrival;
 mod attempt;
 mod challenge;
 mod downstream;
+mod edit;
 mod explain;
 mod forward;
 mod handshake;
@@ -34,7 +36,6 @@ mod key;
 pub mod laws;
 mod limits;
 mod listening;
-mod path;
 mod pingora;
 mod queue;
 mod rate;
@@ -66,7 +67,6 @@ use arrival::{Arrival, Trusted};
 use downstream::{Connection, Link};
 use limits::Limit;
 use listening::Listening;
-pub use path::plain_path;
 use rate::Rates;
 use record::RequestRecord;
 use reply::Refusal;

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::arrival::REQUEST_ID;
 use super::attempt::Failure;
+use super::forward::FieldsMut;
+use crate::model::Respond;
 use crate::pool::PickError;
 use crate::routing::Fields;
 
@@ -18,6 +21,13 @@ pub enum Refusal {
     Challenge {
         key_authorization: Arc<str>,
     },
+    /// The route leads elsewhere.
+    Redirect {
+        status: u16,
+        location: String,
+    },
+    /// The route answers itself.
+    Respond(Arc<Respond>),
     /// This listener answers nothing itself.
     OverHttps {
         location: String,
@@ -52,11 +62,36 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: StatusCode,
-    pub content_type: &'static str,
+    /// `None`: there is no body.
+    pub content_type: Option<HeaderValue>,
     /// Seconds.
     pub retry_after: Option<u64>,
     pub location: Option<String>,
     pub body: String,
+    /// What somebody wants to be so, and is no accident of this moment.
+    is_lasting: bool,
+}
+
+impl Reply {
+    /// Its fields but for those of the listener and the route.
+    pub fn write_fields(&self, fields: &mut impl FieldsMut, request_id: &str) {
+        if let Some(content_type) = &self.content_type {
+            fields.set("content-type", content_type.as_bytes());
+        }
+        if self.status != StatusCode::NO_CONTENT && self.status != StatusCode::NOT_MODIFIED {
+            fields.set("content-length", self.body.len().to_string().as_bytes());
+        }
+        if !self.is_lasting {
+            fields.set("cache-control", b"no-store");
+        }
+        fields.set(REQUEST_ID, request_id.as_bytes());
+        if let Some(seconds) = self.retry_after {
+            fields.set("retry-after", seconds.to_string().as_bytes());
+        }
+        if let Some(location) = &self.location {
+            fields.set("location", location.as_bytes());
+        }
+    }
 }
 
 impl Refusal {
@@ -64,6 +99,8 @@ impl Refusal {
         match self {
             Self::Challenge { .. } => 200,
             Self::OverHttps { .. } => 308,
+            Self::Redirect { status, .. } => *status,
+            Self::Respond(respond) => respond.status,
             Self::Malformed(_) => 400,
             Self::NoRoute => 404,
             Self::Method => 405,
@@ -87,6 +124,8 @@ impl Refusal {
             Self::Method => "method",
             Self::Challenge { .. } => "acme_challenge",
             Self::OverHttps { .. } => "over_https",
+            Self::Redirect { .. } => "redirect",
+            Self::Respond(_) => "respond",
             Self::Expectation => "expectation",
             Self::NoRoute => "no_route",
             Self::RegistryUnknown => "registry_unknown",
@@ -112,6 +151,8 @@ impl Refusal {
             self,
             Challenge { .. }
                 | OverHttps { .. }
+                | Redirect { .. }
+                | Respond(_)
                 | NoRoute
                 | RegistryUnknown
                 | Limited { .. }
@@ -122,38 +163,53 @@ impl Refusal {
         )
     }
 
+    /// It is what the route is there for: the route's `response_headers` are for it, too.
+    pub fn is_of_route(&self) -> bool {
+        matches!(self, Self::Redirect { .. } | Self::Respond(_))
+    }
+
     /// The answer, in JSON unless the client asked for text.
     pub fn reply(&self, request: &dyn Fields, request_id: &str) -> Reply {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let reason = self.reason();
+        let plain = HeaderValue::from_static;
         let (content_type, body) = if let Self::Challenge { key_authorization } = self {
-            ("text/plain", key_authorization.to_string())
+            (plain("text/plain"), key_authorization.to_string())
+        } else if let Self::Respond(respond) = self {
+            (respond.content_type.clone(), respond.body.clone())
         } else if wants_text(request) {
-            ("text/plain; charset=utf-8", format!("{} {self} ({reason}, request {request_id})\n", status.as_str()))
+            (plain("text/plain; charset=utf-8"), format!("{} {self} ({reason}, request {request_id})\n", status.as_str()))
         } else {
             let body = serde_json::json!({
                 "status": status.as_u16(), "error": reason, "message": self.to_string(), "request_id": request_id,
             });
-            ("application/json", format!("{body}\n"))
+            (plain("application/json"), format!("{body}\n"))
         };
         let location = match self {
-            Self::OverHttps { location } => Some(location.clone()),
+            Self::OverHttps { location } | Self::Redirect { location, .. } => Some(location.clone()),
             _ => None,
         };
-        let retry_after = match self {
-            Self::Limited { seconds } => Some(*seconds),
-            _ => (status == 503).then_some(1),
-        };
-        Reply { status, content_type, retry_after, location, body }
+        let is_of_route = self.is_of_route();
+        Reply {
+            status,
+            content_type: Some(content_type).filter(|_| !body.is_empty()),
+            retry_after: match self {
+                Self::Limited { seconds } => Some(*seconds),
+                _ => (status == 503 && !is_of_route).then_some(1),
+            },
+            location,
+            body,
+            is_lasting: is_of_route,
+        }
     }
 
     /// The same as an HTTP/1.1 message, for a client that an engine has no request of.
     pub fn message(&self, request_id: &str) -> Vec<u8> {
         let reply = self.reply(&HeaderMap::new(), request_id);
+        let content_type = reply.content_type.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         format!(
-            "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{}",
+            "HTTP/1.1 {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{}",
             reply.status,
-            reply.content_type,
             reply.body.len(),
             reply.body
         )
@@ -168,6 +224,8 @@ impl fmt::Display for Refusal {
             Self::Method => "this method is not forwarded",
             Self::Challenge { .. } => "an ACME directory has asked for this",
             Self::OverHttps { .. } => "this host is asked over https",
+            Self::Redirect { .. } => "this is to be found elsewhere",
+            Self::Respond(_) => "the route answers itself",
             Self::Expectation => "nothing but 100-continue can be expected",
             Self::NoRoute => "no route matches this request",
             Self::RegistryUnknown => "the registry has not answered since the start",
@@ -232,7 +290,7 @@ mod tests {
             ("text/html,application/xhtml+xml,*/*;q=0.8", "text/plain; charset=utf-8"),
             ("text/plain;q=0.5", "text/plain; charset=utf-8"),
         ] {
-            assert_eq!(reply(Refusal::NoRoute, accept).content_type, kind, "{accept}");
+            assert_eq!(reply(Refusal::NoRoute, accept).content_type.unwrap(), kind, "{accept}");
         }
         let json: serde_json::Value = serde_json::from_str(&reply(Refusal::NoneHealthy, "*/*").body).unwrap();
         assert_eq!((&json["error"], &json["status"], &json["request_id"]), (&"none_healthy".into(), &503.into(), &"id-1".into()));

@@ -19,6 +19,6 @@ pub fn route(snapshot: &Snapshot, head: &RequestHead<'_>, arrival: &Arrival) -> 
     // Before the registry is known, what is missing may exist.
     let unknown = if snapshot.registry_known { Refusal::NoRoute } else { Refusal::RegistryUnknown };
     let route = snapshot.routes.find(&question).ok_or(unknown)?;
-    let service = snapshot.services.get(&route.spec.service).cloned();
+    let service = route.spec.service().and_then(|service| snapshot.services.get(service)).cloned();
     Ok(Forwarding::new(snapshot, route.clone(), service, head, arrival))
 }

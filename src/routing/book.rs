@@ -35,7 +35,7 @@ impl RouteBook {
                 touched.insert(host);
             }
             // The counts are of (route, service): a route that names another service counts anew.
-            let stats = old.filter(|old| old.spec.service == spec.service).map(|old| old.stats.clone());
+            let stats = old.filter(|old| old.spec.service() == spec.service()).map(|old| old.stats.clone());
             self.routes.insert(key, Arc::new(Route { origin, spec, stats: stats.unwrap_or_default() }));
         }
         let mut next = table.clone();

@@ -13,6 +13,7 @@
 
 mod authority;
 mod book;
+mod edit;
 mod fields;
 mod host_routes;
 
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use authority::host_of;
 pub use book::RouteBook;
+pub use edit::{Words, filled, location, rewritten};
 pub use fields::{Fields, all, text};
 use host_routes::HostRoutes;
 
@@ -131,17 +133,8 @@ mod tests {
     use std::sync::Arc;
 
     fn route(name: &str, hosts: &[&str], path: PathMatch) -> RouteSpec {
-        RouteSpec {
-            name: RouteName::parse(name).unwrap(),
-            hosts: hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect(),
-            path,
-            methods: vec![],
-            headers: vec![],
-            query: vec![],
-            priority: 0,
-            rate_limit: None,
-            service: ServiceName::parse("s").unwrap(),
-        }
+        let hosts = hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect();
+        RouteSpec { hosts, path, ..RouteSpec::to(RouteName::parse(name).unwrap(), ServiceName::parse("s").unwrap()) }
     }
 
     fn exact(path: &str) -> PathMatch {

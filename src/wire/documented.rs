@@ -101,9 +101,14 @@ fn every_field_of_a_record_is_documented_and_no_other() {
     let policy = parse_policy(&ask(json!({"sticky": {"cookie": "c"}}), &tables)).unwrap().warnings;
     assert_eq!(known(&policy), documented("Services"));
     let name = RouteName::parse("r").unwrap();
-    let route =
-        parse_route(&name, &ask(json!({"service": "s", "rate_limit": {"requests": 1}}), &["rate_limit"])).unwrap().warnings;
-    assert_eq!(known(&route), documented("Routes"));
+    let edits = ["rate_limit", "rewrite", "request_headers", "response_headers"];
+    let forwarding = json!({"service": "s", "rate_limit": {"requests": 1}});
+    let forwarding = parse_route(&name, &ask(forwarding, &edits)).unwrap().warnings;
+    let redirecting = parse_route(&name, &ask(json!({"redirect": {"to": "/"}}), &["redirect"])).unwrap().warnings;
+    let answering = parse_route(&name, &ask(json!({}), &["respond"])).unwrap().warnings;
+    let route = [forwarding, redirecting, answering].into_iter().flat_map(|warnings| known(&warnings));
+    let tables = edits.into_iter().chain(["redirect", "respond"]).map(str::to_owned).collect();
+    assert_eq!(&route.collect::<BTreeSet<String>>() - &tables, documented("Routes"));
     let pem = json!({"chain": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"});
     let name = CertificateName::parse("c").unwrap();
     assert_eq!(known(&parse_certificate(&name, &ask(pem, &[])).unwrap().warnings), documented("Certificates"));

@@ -14,6 +14,7 @@ mod acme;
 mod certificate;
 #[cfg(test)]
 pub(crate) mod documented;
+mod edit;
 pub(crate) mod fields;
 mod foreign;
 mod instance;

@@ -13,7 +13,8 @@ use super::instance::path;
 use super::node::{Node, Value, quoted};
 use super::record::read_json;
 use super::scalar::{
-    boolean, duration, duration_above_zero, header_name, method, number, one_of, percent, show_duration, size, text, word,
+    boolean, duration, duration_above_zero, header_name, host_field, method, number, one_of, percent, show_duration, size, text,
+    word,
 };
 use super::upstream_tls::upstream_tls;
 
@@ -215,14 +216,6 @@ fn cookie_name(node: &Node) -> Read<String> {
     match text(node)? {
         name if is_token(name) => Ok(name.to_owned()),
         name => Err(format!("{} cannot be the name of a cookie", quoted(name))),
-    }
-}
-
-/// What a probe sends as `Host`.
-fn host_field(node: &Node) -> Read<String> {
-    match text(node)? {
-        host if http::uri::Authority::try_from(host).is_ok_and(|a| !a.as_str().contains('@')) => Ok(host.to_owned()),
-        host => Err(format!("{} is not a host such as \"shop.example\" or \"shop.example:8080\"", quoted(host))),
     }
 }
 

@@ -243,18 +243,90 @@ fn route() -> impl Strategy<Value = RouteSpec> {
         proptest::collection::vec(condition(), 0..4),
         any::<i32>(),
         of(rate_limit()),
+        (action(), rewrite(), field_edits(), field_edits()),
     )
-        .prop_map(|(hosts, path, methods, headers, query, priority, rate_limit)| RouteSpec {
-            name: RouteName::parse("r").unwrap(),
-            hosts,
-            path,
-            methods,
-            headers,
-            query,
-            priority,
-            rate_limit,
-            service: ServiceName::parse("api").unwrap(),
-        })
+        .prop_map(
+            |(
+                hosts,
+                path,
+                methods,
+                headers,
+                query,
+                priority,
+                rate_limit,
+                (action, rewrite, request_headers, response_headers),
+            )| {
+                let mut route = RouteSpec {
+                    hosts,
+                    path,
+                    methods,
+                    headers,
+                    query,
+                    priority,
+                    rate_limit,
+                    action,
+                    rewrite,
+                    request_headers,
+                    response_headers,
+                    ..RouteSpec::to(RouteName::parse("r").unwrap(), ServiceName::parse("api").unwrap())
+                };
+                // What does not go together is no route.
+                if matches!(route.path, PathMatch::Exact(_) | PathMatch::Regex(_)) {
+                    route.rewrite.path = route.rewrite.path.filter(|rewrite| !matches!(rewrite, PathRewrite::Prefix(_)));
+                }
+                match route.action {
+                    Action::Forward(_) => {}
+                    Action::Redirect(_) => (route.rewrite.host, route.request_headers) = (None, FieldEdits::default()),
+                    Action::Respond(_) => (route.rewrite, route.request_headers) = (Rewrite::default(), FieldEdits::default()),
+                }
+                route
+            },
+        )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let status = proptest::sample::select(vec![301, 302, 303, 307, 308]);
+    let to = "(https?://[a-z]{1,5}\\.example|\\{scheme\\}://\\{host\\})(/[a-z]{0,3}|\\{path\\}(\\{\\?query\\})?)?";
+    prop_oneof![
+        Just(Action::Forward(ServiceName::parse("api").unwrap())),
+        (status, to).prop_map(|(status, to)| Action::Redirect(Redirect { status, to: Template::parse(&to).unwrap() })),
+        (200..=599u16, ".{0,9}", "[a-z]{1,5}/[a-z]{1,5}").prop_map(|(status, body, content_type)| {
+            let body = if matches!(status, 204 | 205 | 304) { String::new() } else { body };
+            Action::Respond(std::sync::Arc::new(Respond { status, body, content_type: content_type.try_into().unwrap() }))
+        }),
+    ]
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    let regex = ("\\^/([a-z]{0,3}|\\(\\.\\*\\))", "/[a-z]{0,3}(\\$\\$|\\$0|\\?a=\\$\\{0\\})?").prop_map(|(pattern, to)| {
+        let pattern = regex::Regex::new(&pattern).unwrap();
+        PathRewrite::Regex { to: Substitution::parse(&to, &pattern).unwrap(), pattern }
+    });
+    let path = prop_oneof![
+        "(/[a-z]{1,3}){0,2}".prop_map(|prefix| PathRewrite::Prefix(prefix.into())),
+        "/[a-z%2]{0,3}"
+            .prop_filter("is a path", |path| plain_path(path).is_ok())
+            .prop_map(|path| PathRewrite::Whole(path.into())),
+        regex,
+    ];
+    let host = "[a-z]{1,5}\\.example(:8080)?".prop_map(|host| host.try_into().unwrap());
+    (of(path), of(host)).prop_map(|(path, host)| Rewrite { path, host })
+}
+
+fn field_edits() -> impl Strategy<Value = FieldEdits> {
+    let value = "[!-z]{1,3}( [a-z]{1,3})?(\\{\\{|\\{client_address\\}|\\{\\?query\\})?";
+    let edits = proptest::collection::btree_map("x-[a-z]{1,3}", value, 0..3).prop_map(|edits| {
+        let edit = |(name, value): (String, String)| FieldEdit {
+            name: name.try_into().unwrap(),
+            value: Template::parse(&value).unwrap(),
+        };
+        edits.into_iter().map(edit).collect::<Vec<_>>()
+    });
+    let names = proptest::collection::vec("x-[a-z]{1,3}".prop_map(|name| name.try_into().unwrap()), 0..3);
+    (edits.boxed(), names).prop_flat_map(|(set, remove)| {
+        let again = set.clone();
+        Just(FieldEdits { set, add: again, remove })
+    })
 }
 
 fn rate_limit() -> impl Strategy<Value = RateLimit> {

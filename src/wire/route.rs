@@ -2,16 +2,17 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::model::{FieldMatch, HostPattern, PathMatch, RouteName, RouteSpec, ServiceName, ValueMatch};
+use crate::model::{Action, FieldMatch, HostPattern, PathMatch, RouteName, RouteSpec, ValueMatch};
 
 use super::ParseResult;
+use super::edit;
 use super::fields::{Fields, Read};
 use super::node::{Node, Table, Value, quoted};
 use super::rate_limit::{rate_limit_json, read_rate_limit};
 use super::record::{VERSION, read_json};
 use super::scalar::{header_name, method, named, number, regex, text};
 
-/// Only `service` is needed; what is absent matches anything.
+/// Only `service`, or what is in its place, is needed; what is absent matches anything and changes nothing.
 pub fn parse_route(name: &RouteName, value: &[u8]) -> ParseResult<RouteSpec> {
     read_json(value, BYTES_MAX, |fields| read_route(name, fields))
 }
@@ -24,8 +25,28 @@ pub(crate) fn read_route(name: &RouteName, fields: &mut Fields<'_>) -> Option<Ro
     let query = conditions(fields, "query", parameter_name);
     let priority = fields.or("priority", 0, number(i32::MIN..=i32::MAX));
     let rate_limit = fields.section("rate_limit").and_then(|mut limit| read_rate_limit(&mut limit));
-    let service = fields.required("service", named(ServiceName::parse));
-    Some(RouteSpec { name: name.clone(), hosts, path, methods, headers, query, priority, rate_limit, service: service? })
+    let action = edit::action(fields);
+    let rewrite = edit::rewrite(fields, &path, action.as_ref());
+    let request_headers = edit::field_edits(fields, "request_headers", true);
+    let response_headers = edit::field_edits(fields, "response_headers", false);
+    if !request_headers.is_empty() && !matches!(action, None | Some(Action::Forward(_))) {
+        fields.wrong("request_headers", "stands in a route that forwards nothing");
+    }
+    let name = name.clone();
+    Some(RouteSpec {
+        name,
+        hosts,
+        path,
+        methods,
+        headers,
+        query,
+        priority,
+        rate_limit,
+        action: action?,
+        rewrite,
+        request_headers,
+        response_headers,
+    })
 }
 
 /// The record without what matches anything; `parse_route` reads the same route back.
@@ -50,7 +71,7 @@ pub fn route_json(route: &RouteSpec) -> Json {
     if let Some(limit) = &route.rate_limit {
         say("rate_limit", true, rate_limit_json(limit));
     }
-    say("service", true, route.service.as_str().into());
+    edit::say(&route.action, &route.rewrite, [&route.request_headers, &route.response_headers], &mut record);
     Json::Object(record)
 }
 
@@ -148,6 +169,7 @@ const EXAMPLE: &str = "{\"name\":\"x-version\",\"exact\":\"2\"}";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ServiceName;
 
     fn parse(value: &str) -> ParseResult<RouteSpec> {
         parse_route(&RouteName::parse("shop").unwrap(), value.as_bytes())
@@ -166,7 +188,10 @@ mod tests {
         let route = route.unwrap().value;
         assert_eq!(route.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop.example", "*.shop.example"]);
         assert_eq!(route.path, PathMatch::Prefix("/v1".into()));
-        assert_eq!((route.methods, route.priority, route.service.as_str()), (vec![http::Method::GET], -5, "api"));
+        assert_eq!(
+            (route.methods.clone(), route.priority, route.service().map(ServiceName::as_str)),
+            (vec![http::Method::GET], -5, Some("api"))
+        );
         let header = |name: &str, value| FieldMatch { name: name.into(), value };
         let mut headers = route.headers;
         headers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -209,7 +234,7 @@ mod tests {
                 "service: \"a/b\": the name has '/' at position 1; only [A-Za-z0-9._:@+-] are allowed",
             ]
         );
-        assert_eq!(problems("{}"), ["service: is missing"]);
+        assert_eq!(problems("{}"), ["service: is missing; a route has exactly one of service, redirect and respond"]);
     }
 
     #[test]

@@ -143,6 +143,14 @@ pub(crate) fn header_name(said: &str) -> Read<String> {
     }
 }
 
+/// What is sent as `Host`.
+pub(crate) fn host_field(node: &Node) -> Read<String> {
+    match text(node)? {
+        host if http::uri::Authority::try_from(host).is_ok_and(|a| !a.as_str().contains('@')) => Ok(host.to_owned()),
+        host => Err(format!("{} is not a host such as \"shop.example\" or \"shop.example:8080\"", quoted(host))),
+    }
+}
+
 /// A pattern in the syntax of the `regex` crate: linear in time, and bounded in memory.
 pub(crate) fn regex(node: &Node) -> Read<regex::Regex> {
     let said = text(node)?;

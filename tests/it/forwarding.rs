@@ -1,8 +1,6 @@
 //! What an instance is told of a request, and a client of the response.
 
-use serde_json::Value;
-
-use crate::world::{Answer, Ask, World};
+use crate::world::{Ask, Seen, World};
 
 #[test]
 fn an_instance_learns_who_asked_and_is_not_lied_to() {
@@ -76,7 +74,7 @@ fn fields_of_one_connection_stay_on_it() {
     );
     let (head, body) = raw.split_once("\r\n\r\n").expect("a whole answer");
     assert!(head.starts_with("HTTP/1.1 200"), "{raw}");
-    let seen = Seen(serde_json::from_str(body).expect("JSON"));
+    let seen = Seen::in_body(body);
     for name in ["x-mine", "keep-alive", "proxy-connection", "te", "upgrade"] {
         assert_eq!(seen.all(name), Vec::<&str>::new(), "{name} was forwarded");
     }
@@ -102,29 +100,4 @@ fn what_could_be_read_in_two_ways_is_refused() {
     assert_eq!(one.requests(), 0);
     let too_large = format!("GET / HTTP/1.1\r\nhost: a\r\nx-large: {}\r\n\r\n", "x".repeat(40 * 1024));
     assert!(world.say_to_the_end(too_large).starts_with("HTTP/1.1 431"));
-}
-
-/// What the upstream saw of a request.
-struct Seen(Value);
-
-impl Seen {
-    fn of(answer: &Answer) -> Self {
-        Self(answer.json())
-    }
-
-    fn text(&self, what: &str) -> &str {
-        self.0[what].as_str().unwrap_or_default()
-    }
-
-    fn all(&self, name: &str) -> Vec<&str> {
-        let fields = self.0["fields"].as_array().into_iter().flatten();
-        fields.filter(|field| field[0] == name).filter_map(|field| field[1].as_str()).collect()
-    }
-
-    /// The field's one value.
-    fn one(&self, name: &str) -> &str {
-        let all = self.all(name);
-        assert_eq!(all.len(), 1, "{name} in {}", self.0);
-        all[0]
-    }
 }

@@ -26,6 +26,8 @@ mod draining;
 mod drills;
 /// What clients may do has limits, and each of them acts.
 mod edge;
+/// What a route does to a request, and to its answer.
+mod edits;
 /// Real requests take an instance out, and one brings it back.
 mod ejection;
 /// An etcd with TLS, users and roles.

@@ -144,7 +144,7 @@ async fn explain_says_what_would_become_of_a_request() {
 
     for (wrong, message) in [
         ("", "url is missing"),
-        ("?url=http://h/a/../b", "the proxy would answer 400: dots"),
+        ("?url=http://h/a/..%252fb", "the proxy would answer 400: the path holds dot segments"),
         ("?url=/&header=Host:%20a/b", "the proxy would answer 400: Host is not"),
         ("?url=http://h&header=x", "is not `Name: value`"),
         ("?url=http://h&method=G%20T", "not a method"),

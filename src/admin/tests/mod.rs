@@ -77,7 +77,6 @@ impl World {
                 upgrades: vec![("taken_over", 1), ("refused", 3)],
             }),
             leaving: leaving.subscribe(),
-            plain_path: |path| if path.contains("..") { Err("dots".to_owned()) } else { Ok(path.to_owned()) },
             version: "0.1.0",
             revision: "abc",
             started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
@@ -189,17 +188,8 @@ fn acme_order(name: &str) -> Change {
 
 fn route(name: &str, hosts: &[&str], path: PathMatch, service: &str) -> Change {
     let name = RouteName::parse(name).unwrap();
-    let spec = RouteSpec {
-        name: name.clone(),
-        hosts: hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect(),
-        path,
-        methods: vec![],
-        headers: vec![],
-        query: vec![],
-        priority: 0,
-        rate_limit: None,
-        service: ServiceName::parse(service).unwrap(),
-    };
+    let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
+    let spec = RouteSpec { hosts, path, ..RouteSpec::to(name.clone(), ServiceName::parse(service).unwrap()) };
     Change::Route { name, route: Some(Box::new(spec)) }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{AddressGuard, Config, Problems, RegistryKind};
-use crate::model::{Address, InstanceId, ServiceName};
+use crate::model::{Address, InstanceId, RouteSpec, ServiceName};
 use crate::registry::{Entry, Key, KeyError, Record};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,9 @@ pub fn in_registry(own: &[Entry], foreign: &[Entry], config: Option<&Config>) ->
         declared.services.extend(config.services.keys().cloned());
         let fixed = config.services.iter().flat_map(|(service, declared)| declared.instances.keys().map(move |id| (service, id)));
         declared.ids.extend(fixed.map(|(service, id)| (service.clone(), id.clone())));
-        for route in config.routes.iter().filter(|route| !declared.services.contains(&route.service)) {
-            let text = format!("the file's route {}: {}", route.name, no_service(&route.service));
+        let missing = |route: &RouteSpec| route.service().filter(|service| !declared.services.contains(*service)).cloned();
+        for (route, service) in config.routes.iter().filter_map(|route| Some((route, missing(route)?))) {
+            let text = format!("the file's route {}: {}", route.name, no_service(&service));
             found.push(Finding { weight: Weight::Problem, key: None, revision: None, text });
         }
     }
@@ -124,7 +125,7 @@ impl<'a> Declared<'a> {
                 self.services.insert(service.clone());
             }
             (Key::Override { service, id }, _) => self.overrides.push((service.clone(), id.clone(), entry)),
-            (_, Record::Route(route)) => self.routes.push((route.service.clone(), entry)),
+            (_, Record::Route(route)) => self.routes.extend(route.service().map(|service| (service.clone(), entry))),
             _ => {}
         }
     }

@@ -8,6 +8,7 @@ use http::Version;
 use serde_json::{Value, json};
 
 use super::super::record::RequestRecord;
+use crate::model::ServiceName;
 
 pub fn json(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
     let (path, query) = record.target.split_once('?').map_or((record.target, None), |(p, q)| (p, Some(q)));
@@ -31,7 +32,7 @@ pub fn json(record: &RequestRecord<'_>, deny_query: &[String]) -> String {
         "status": record.status,
         "bytes": record.bytes,
         "route": forwarding.map(|f| f.route.spec.name.as_str()),
-        "service": forwarding.map(|f| f.route.spec.service.as_str()),
+        "service": forwarding.and_then(|f| f.route.spec.service()).map(ServiceName::as_str),
         "instance": last.map(|a| a.instance.id.as_str()),
         "attempts": attempts,
         "queue_ms": forwarding.map_or(0.0, |f| ms(f.queued)),

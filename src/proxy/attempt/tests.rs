@@ -3,7 +3,7 @@
 use super::*;
 use crate::catalog::{Catalog, Live};
 use crate::config::ClientLimits;
-use crate::model::{Address, Change, Event, InstanceId, InstanceSpec, Origin, PathMatch, RouteName, RouteSpec, ServiceName};
+use crate::model::{Address, Change, Event, InstanceId, InstanceSpec, Origin, RouteName, RouteSpec, ServiceName};
 use crate::proxy::arrival::Trusted;
 use crate::proxy::head::{RawHead, Scheme};
 use crate::proxy::route::route;
@@ -13,17 +13,7 @@ use std::time::SystemTime;
 fn forwarding(instances: usize, method: &Method, earlier: Option<&str>) -> Forwarding {
     let service = ServiceName::parse("api").unwrap();
     let name = RouteName::parse("all").unwrap();
-    let spec = RouteSpec {
-        name: name.clone(),
-        hosts: vec![],
-        path: PathMatch::Any,
-        methods: vec![],
-        headers: vec![],
-        query: vec![],
-        priority: 0,
-        rate_limit: None,
-        service: service.clone(),
-    };
+    let spec = RouteSpec::to(name.clone(), service.clone());
     let mut changes = vec![Change::Route { name, route: Some(Box::new(spec)) }];
     changes.extend((0..instances).map(|n| Change::Instance {
         service: service.clone(),

@@ -2,38 +2,30 @@
 
 use http::Method;
 
+use super::fields::FieldList;
 use super::request::Request;
-use crate::proxy::arrival::REQUEST_ID;
-use crate::proxy::forward::HSTS;
+use crate::proxy::forward::{self, FieldsMut};
 use crate::proxy::reply::Refusal;
 
 /// Head and body of the answer to a refused request.
 pub fn write(request: &Request, refusal: &Refusal, hsts: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     let reply = refusal.reply(&request.head, &request.arrival.request_id);
-    let mut head = format!(
-        "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\n{REQUEST_ID}: {}\r\n",
-        reply.status,
-        reply.content_type,
-        reply.body.len(),
-        request.arrival.request_id
-    );
-    let mut field = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
-    if let Some(seconds) = reply.retry_after {
-        field("retry-after", &seconds.to_string());
-    }
-    if let Some(location) = &reply.location {
-        field("location", location);
-    }
-    if let Some(hsts) = hsts {
-        field(HSTS, hsts);
+    let mut fields = FieldList::of(std::iter::empty());
+    reply.write_fields(&mut fields, &request.arrival.request_id);
+    if refusal.is_of_route() {
+        request.edit_response(&mut fields, hsts);
+    } else {
+        forward::stay_secure(&mut fields, hsts);
     }
     if request.closes {
-        field("connection", "close");
+        fields.set("connection", b"close");
     }
     for (name, value) in request.explained(Some(refusal)) {
-        field(name, &value);
+        fields.set(name, value.as_bytes());
     }
-    head.push_str("\r\n");
+    let mut head = format!("HTTP/1.1 {}\r\n", reply.status).into_bytes();
+    fields.write(&mut head);
+    head.extend_from_slice(b"\r\n");
     let body = if request.head.method == Method::HEAD { String::new() } else { reply.body };
-    (head.into_bytes(), body.into_bytes())
+    (head, body.into_bytes())
 }

@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use http::HeaderName;
+
+use crate::proxy::edit::EditFields;
 use crate::proxy::forward::FieldsMut;
 use crate::routing::Fields;
 
@@ -24,10 +27,30 @@ impl<'a> FieldList<'a> {
     }
 
     /// Beside others of that name.
-    pub fn append(&mut self, name: &'static str, value: &[u8]) {
+    pub fn append(&mut self, name: &'a str, value: &[u8]) {
+        let value = self.keep(value);
+        self.fields.push((name, value));
+    }
+
+    fn keep(&mut self, value: &[u8]) -> Value<'a> {
         let start = self.ours.len();
         self.ours.extend_from_slice(value);
-        self.fields.push((name, Value::Ours(start..self.ours.len())));
+        Value::Ours(start..self.ours.len())
+    }
+
+    fn replace(&mut self, name: &'a str, value: &[u8]) {
+        let value = self.keep(value);
+        match self.fields.iter().position(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            None => self.fields.push((name, value)),
+            Some(first) => {
+                let mut at = 0;
+                self.fields.retain(|(other, _)| {
+                    at += 1;
+                    at <= first + 1 || !other.eq_ignore_ascii_case(name)
+                });
+                self.fields[first] = (name, value);
+            }
+        }
     }
 
     /// As they stand on the wire.
@@ -60,24 +83,21 @@ impl Fields for FieldList<'_> {
 
 impl FieldsMut for FieldList<'_> {
     fn set(&mut self, name: &'static str, value: &[u8]) {
-        let start = self.ours.len();
-        self.ours.extend_from_slice(value);
-        let value = Value::Ours(start..self.ours.len());
-        match self.fields.iter().position(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            None => self.fields.push((name, value)),
-            Some(first) => {
-                let mut at = 0;
-                self.fields.retain(|(other, _)| {
-                    at += 1;
-                    at <= first + 1 || !other.eq_ignore_ascii_case(name)
-                });
-                self.fields[first] = (name, value);
-            }
-        }
+        self.replace(name, value);
     }
 
     fn remove(&mut self, name: &str) {
         self.fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+    }
+}
+
+impl<'a> EditFields<'a> for FieldList<'a> {
+    fn put(&mut self, name: &'a HeaderName, value: &[u8]) {
+        self.replace(name.as_str(), value);
+    }
+
+    fn add(&mut self, name: &'a HeaderName, value: &[u8]) {
+        self.append(name.as_str(), value);
     }
 }
 

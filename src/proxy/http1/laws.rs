@@ -7,28 +7,61 @@ use std::time::{Instant, SystemTime};
 use http::{Method, Version};
 
 use super::chunks::{self, Chunks};
+use super::fields::FieldList;
 use super::head::{Head, HeadEnd};
 use super::request::Request;
 use super::response::{self, Ends};
 use crate::catalog::{Catalog, Live};
 use crate::config::ClientLimits;
-use crate::model::{Change, Event, Origin, PathMatch, RouteName, RouteSpec, Secret, ServiceName, ServicePolicy, StickyPolicy};
+use crate::model::{Change, Event, Origin, RouteName, Secret, ServiceName, ServicePolicy, StickyPolicy, plain_path};
 use crate::proxy::arrival::{Arrival, Trusted};
 use crate::proxy::downstream::{Link, Met};
+use crate::proxy::forward::FieldsMut;
 use crate::proxy::head::{Framing, RawHead, RequestHead};
 use crate::proxy::laws::PEER;
-use crate::proxy::path::plain_path;
+use crate::wire::parse_route;
 
 /// A head that a client sends. What reaches an instance, or the other engine, can be read in one way, and says what the
-/// client's said.
+/// client's said; and with a route that changes it, what that says.
 pub fn request_head(bytes: &[u8]) {
+    plain_head(bytes);
+    edited_head(bytes);
+}
+
+fn edited_head(bytes: &[u8]) {
+    let Some(request) = request(bytes, &EDITING) else { return };
+    if request.is_general() || request.way.as_ref().is_none_or(|way| way.forwarding.instead.is_some()) {
+        return;
+    }
+    let mut written = Vec::new();
+    request.write_head(&mut written);
+    let plain = Plain::of(&written);
+    let target = plain.start.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let target = std::str::from_utf8(target).unwrap_or("not UTF-8");
+    let path = target.split('?').next().unwrap_or_default();
+    assert!(path == "*" || !path.starts_with("//") && plain_path(path).is_ok_and(|plain| plain == path), "{target}");
+    assert_eq!((plain.n("host"), plain.value("host")), (1, &b"api.internal"[..]));
+    assert_eq!((plain.n("x-real-ip"), plain.value("x-real-ip")), (1, &b"192.0.2.9"[..]));
+    assert_eq!((plain.n("x-asked"), plain.n("x_asked"), plain.n("authorization")), (1, 0, 0));
+    assert!(plain.value("x-asked").iter().all(|byte| byte.is_ascii_graphic() || *byte == b' '));
+}
+
+/// A request with a route, if these bytes are one.
+fn request(bytes: &[u8], world: &Live) -> Option<Request> {
     let limits = ClientLimits::default();
-    let Ok(Some(length)) = HeadEnd::default().find(bytes) else { return };
-    let Ok(head) = Head::parse(bytes[..length].to_vec(), limits.fields) else { return };
+    let length = HeadEnd::default().find(bytes).ok()??;
+    let head = Head::parse(bytes[..length].to_vec(), limits.fields).ok()?;
     let arrival = Arrival::of(PEER, &head, &Trusted::default(), &mut fastrand::Rng::with_seed(1));
     let link = Link::new(Met { peer: PEER, local: PEER, listening: Arc::default(), stats: Arc::default() }, None);
     let mut request = Request::new(head, arrival);
-    let Ok(framing) = request.find_way(&WORLD, &limits, &link) else { return };
+    request.find_way(world, &limits, &link).ok()?;
+    Some(request)
+}
+
+fn plain_head(bytes: &[u8]) {
+    let limits = ClientLimits::default();
+    let Some(request) = request(bytes, &WORLD) else { return };
+    let Some(framing) = request.way.as_ref().map(|way| way.framing) else { return };
     let said = Said::of(&request.head, &limits);
     let is_general = request.is_general();
     let written = if is_general {
@@ -90,12 +123,14 @@ pub fn response_head(bytes: &[u8]) {
     let Ok(read) = response::read(&bytes[..length], &method) else { return };
     let head = read.head;
     let mut written = Vec::new();
-    read.write(false, &[], &mut written);
+    let frame = |fields: &mut FieldList<'_>| fields.set("x-frame-options", b"DENY");
+    read.write(false, frame, &[], &mut written);
 
     let plain = Plain::of(&written);
     assert!(plain.start.starts_with(format!("HTTP/1.1 {} ", head.status.as_str()).as_bytes()), "{:?}", plain.start);
     assert!(plain.n("content-length") + plain.n("transfer-encoding") <= 1, "two lengths");
     assert_eq!(plain.n("connection") + plain.n("keep-alive") + plain.n("proxy-connection"), 0);
+    assert_eq!(plain.n("x-frame-options"), 1);
     if plain.fields.len() > response::FIELDS_MAX {
         // What we add leaves no room for it to be read as an instance's again.
         return;
@@ -230,28 +265,31 @@ fn more(limits: &ClientLimits) -> ClientLimits {
 }
 
 /// One route for everything, to a service whose cookies are read.
-static WORLD: LazyLock<Arc<Live>> = LazyLock::new(|| {
+static WORLD: LazyLock<Arc<Live>> = LazyLock::new(|| world("{\"service\":\"api\"}"));
+
+/// The same, and the route changes whatever it can.
+static EDITING: LazyLock<Arc<Live>> = LazyLock::new(|| {
+    world(
+        r#"{"service":"api","rewrite":{"regex":"^/(.)(.*)$","to":"/$2/$1?by=$1","host":"api.internal"},
+            "request_headers":{"set":{"X-Real-IP":"{client_address}","X-Asked":"{scheme} {host} {path}{?query} {request_id}"},
+                               "add":{"X-List":"ours"},"remove":["Authorization"]}}"#,
+    )
+});
+
+fn world(route: &str) -> Arc<Live> {
     let live = Arc::new(Live::default());
     let (Ok(name), Ok(service)) = (RouteName::parse("all"), ServiceName::parse("api")) else { return live };
-    let route = RouteSpec {
-        name: name.clone(),
-        hosts: vec![],
-        path: PathMatch::Any,
-        methods: vec![],
-        headers: vec![],
-        query: vec![],
-        priority: 0,
-        rate_limit: None,
-        service: service.clone(),
-    };
+    let Ok(route) = parse_route(&name, route.as_bytes()) else { return live };
     let sticky = StickyPolicy { cookie: "stay".into(), ttl: None };
     let policy = ServicePolicy { sticky: Some(sticky), ..ServicePolicy::default() };
-    let changes =
-        vec![Change::Route { name, route: Some(Box::new(route)) }, Change::Policy { service, policy: Some(Box::new(policy)) }];
+    let changes = vec![
+        Change::Route { name, route: Some(Box::new(route.value)) },
+        Change::Policy { service, policy: Some(Box::new(policy)) },
+    ];
     let event = Event { origin: Origin::Registry, revision: 1, changes };
     let mut catalog = Catalog::new(live.clone(), Arc::default()).with_secret(Some(Secret::new("sesame")));
     catalog.apply(vec![event], vec![], Instant::now(), SystemTime::now());
     live
-});
+}
 
 const OURS_MORE: usize = 16;

@@ -13,6 +13,7 @@ use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::Forwarding;
 use crate::proxy::challenge;
 use crate::proxy::downstream::Link;
+use crate::proxy::edit::{self, Asked};
 use crate::proxy::explain::explain;
 use crate::proxy::forward::{self, FieldsMut, Origin};
 use crate::proxy::head::{Framing, RawHead, RequestHead};
@@ -45,11 +46,11 @@ pub struct Way {
     pub forwarding: Forwarding,
     pub policy: Arc<ServicePolicy>,
     origin: Origin<'static>,
-    /// The request target, where it cannot stay as the client wrote it.
+    /// The request target in origin form, where it cannot stay as the client wrote it.
     target: Option<String>,
     /// Messages may be far apart in either direction.
     pub is_grpc: bool,
-    framing: Framing,
+    pub framing: Framing,
     expects: bool,
 }
 
@@ -113,7 +114,7 @@ impl Request {
 
     /// It waits to be told that it may send its body.
     pub fn expects(&self) -> bool {
-        self.way.as_ref().is_some_and(|way| way.expects)
+        self.way.as_ref().is_some_and(|way| way.expects && way.forwarding.instead.is_none())
     }
 
     /// The protocol it would rather speak. `h2c` is none: clients that want HTTP/2 begin with it.
@@ -137,7 +138,7 @@ impl Request {
             fields.set("connection", b"close");
         }
         let mut out = Vec::new();
-        self.write_line(way, if self.head.is_old { "HTTP/1.0" } else { "HTTP/1.1" }, &mut out);
+        self.write_line(self.target(way), if self.head.is_old { "HTTP/1.0" } else { "HTTP/1.1" }, &mut out);
         self.write_fields(way, fields, &mut out);
         out
     }
@@ -155,12 +156,30 @@ impl Request {
         let Some(way) = &self.way else { return };
         let mut fields = FieldList::of(self.head.fields());
         forward::rewrite_request(&mut fields, &self.arrival, &way.origin, way.forwarding.number());
-        self.write_line(way, "HTTP/1.1", out);
+        edit::request(&mut fields, &way.forwarding.route.spec, || self.asked(way));
+        let target = way.forwarding.target.as_deref().map_or(self.target(way), str::as_bytes);
+        self.write_line(target, "HTTP/1.1", out);
         self.write_fields(way, fields, out);
     }
 
-    fn write_line(&self, way: &Way, version: &str, out: &mut Vec<u8>) {
-        let target = way.target.as_deref().map_or(self.head.target(), str::as_bytes);
+    /// What the route changes in an answer, and the listener.
+    pub fn edit_response<'s>(&'s self, fields: &mut FieldList<'s>, hsts: Option<&str>) {
+        if let Some(way) = &self.way {
+            edit::response(fields, &way.forwarding.route.spec, || self.asked(way));
+        }
+        forward::stay_secure(fields, hsts);
+    }
+
+    /// As the client asked for it, in origin form.
+    fn target<'s>(&'s self, way: &'s Way) -> &'s [u8] {
+        way.target.as_deref().map_or(self.head.target(), str::as_bytes)
+    }
+
+    fn asked<'s>(&'s self, way: &'s Way) -> Asked<'s> {
+        Asked::new(&self.arrival, &way.origin, self.target(way))
+    }
+
+    fn write_line(&self, target: &[u8], version: &str, out: &mut Vec<u8>) {
         [self.head.method.as_str().as_bytes(), b" ", target, b" ", version.as_bytes(), b"\r\n"]
             .iter()
             .for_each(|part| out.extend_from_slice(part));

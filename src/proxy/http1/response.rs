@@ -54,26 +54,24 @@ pub fn read<'a>(bytes: &'a [u8], method: &Method) -> Result<Read<'a>, Invalid> {
     Ok(Read { head: ResponseHead { status, body, keeps }, reason: response.reason.unwrap_or_default(), version, fields })
 }
 
-impl Read<'_> {
+impl<'a> Read<'a> {
     /// The instance asks for less.
     pub fn pushes_back(&self) -> bool {
         self.fields.get("retry-after").is_some()
     }
 
-    /// Adds what the client remembers its instance by.
-    pub fn set_cookie(&mut self, cookie: &[u8]) {
-        self.fields.append("set-cookie", cookie);
-    }
-
-    /// Tells browsers to come over TLS from now on.
-    pub fn stay_secure(&mut self, hsts: Option<&str>) {
-        forward::stay_secure(&mut self.fields, hsts);
-    }
-
-    /// The same for the client, `more` fields included. `closes`: the client's connection ends with this response.
-    pub fn write(mut self, closes: bool, more: &[(&'static str, String)], out: &mut Vec<u8>) {
+    /// The same for the client, `more` fields included. `closes`: the client's connection ends with this response. `edit`: what
+    /// its route changes.
+    pub fn write(
+        mut self,
+        closes: bool,
+        edit: impl FnOnce(&mut FieldList<'a>),
+        more: &[(&'static str, String)],
+        out: &mut Vec<u8>,
+    ) {
         let ResponseHead { status, body, .. } = self.head;
         forward::rewrite_response(&mut self.fields, status, self.version);
+        edit(&mut self.fields);
         self.fields.remove("transfer-encoding");
         if status.is_informational() {
             self.fields.remove("content-length");

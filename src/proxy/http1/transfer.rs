@@ -221,7 +221,7 @@ impl Transfer<'_> {
             return self.down.decode().map_err(invalid);
         }
         let Some(length) = self.down.head_length().map_err(invalid)? else { return Ok(()) };
-        let mut read = response::read(self.down.bytes(length), &self.request.head.method).map_err(invalid)?;
+        let read = response::read(self.down.bytes(length), &self.request.head.method).map_err(invalid)?;
         let head = read.head;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: the bytes behind it would be taken for the next answer.
@@ -233,7 +233,7 @@ impl Transfer<'_> {
             if self.n_interim > INTERIM_MAX {
                 return Err(Stop::Failed(Failure::Invalid));
             }
-            read.write(false, &[], &mut front);
+            read.write(false, |_| {}, &[], &mut front);
             self.down.begin(front, head, length);
             return Ok(());
         }
@@ -245,12 +245,20 @@ impl Transfer<'_> {
         if way.forwarding.retries_status(status, pushes_back, progress) {
             return Err(Stop::Failed(Failure::Status(status)));
         }
-        if let Some(cookie) = way.forwarding.set_cookie() {
-            read.set_cookie(cookie.as_bytes());
-        }
+        let cookie = way.forwarding.set_cookie();
         self.request.closes |= self.endings.iter().any(|ending| *ending.borrow());
-        read.stay_secure(self.connection.link().listening.hsts.as_deref());
-        read.write(self.request.closes, &self.request.explained(None), &mut front);
+        let (closes, explained) = (self.request.closes, self.request.explained(None));
+        let hsts = self.connection.link().listening.hsts.as_deref();
+        read.write(
+            closes,
+            |fields| {
+                self.request.edit_response(fields, hsts);
+                // What the client remembers its instance by.
+                cookie.iter().for_each(|cookie| fields.append("set-cookie", cookie.as_bytes()));
+            },
+            &explained,
+            &mut front,
+        );
         self.down.begin(front, head, length);
         if self.down.has_input() {
             // In one system call with the head; or it turns out here that there is nothing to be sent.

@@ -1,15 +1,14 @@
 //! Answers of ours as Pingora writes them, and what trusted clients may see of our decisions.
 
 use bytes::Bytes;
-use http::{HeaderName, Method, header};
+use http::{Method, header};
 use pingora_error::Result;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, Stage};
-use crate::proxy::arrival::REQUEST_ID;
-use crate::proxy::explain;
 use crate::proxy::forward::{self, FieldsMut};
+use crate::proxy::{edit, explain};
 
 /// Writes the answer of a refused request.
 pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
@@ -18,15 +17,9 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     let is_head = request.method == Method::HEAD;
     let reply = refusal.reply(&request.headers, &arrived.arrival.request_id);
     let mut response = ResponseHeader::build(reply.status, Some(8))?;
-    response.insert_header(header::CONTENT_TYPE, reply.content_type)?;
-    response.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
-    response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    response.insert_header(HeaderName::from_static(REQUEST_ID), &*arrived.arrival.request_id)?;
-    if let Some(seconds) = reply.retry_after {
-        response.insert_header(header::RETRY_AFTER, seconds)?;
-    }
-    if let Some(location) = &reply.location {
-        response.insert_header(header::LOCATION, location)?;
+    reply.write_fields(&mut response, &arrived.arrival.request_id);
+    if refusal.is_of_route() {
+        edit_response(&mut response, request, ctx);
     }
     forward::stay_secure(&mut response, ctx.hsts());
     explain(&mut response, ctx);
@@ -38,6 +31,13 @@ pub async fn refuse(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
         session.as_downstream_mut().write_response_body(Bytes::from(reply.body), true).await?;
     }
     session.as_downstream_mut().finish_body().await
+}
+
+/// What the route changes in an answer to this request.
+pub fn edit_response(response: &mut ResponseHeader, request: &RequestHeader, ctx: &RequestCtx) {
+    if let (Some(way), Some(arrived)) = (ctx.way(), &ctx.arrived) {
+        edit::response(response, &way.forwarding.route.spec, || way.asked(&arrived.arrival, request));
+    }
 }
 
 /// Remembers with the client which instance answered, where its service wants that.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::RequestHeader;
 
 use super::link::{Running, SessionLink};
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::Forwarding;
+use crate::proxy::edit::Asked;
 use crate::proxy::forward::Origin;
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::Claim;
@@ -62,10 +64,22 @@ pub enum Stage {
 pub struct Way {
     pub forwarding: Forwarding,
     pub origin: Origin<'static>,
-    /// The request target, where it cannot stay as the client wrote it.
+    /// The request target in origin form, where it cannot stay as the client wrote it.
     pub target: Option<String>,
     /// Messages may be far apart in either direction.
     pub is_grpc: bool,
+}
+
+impl Way {
+    /// `request`: as it came.
+    pub fn asked<'a>(&'a self, arrival: &'a Arrival, request: &'a RequestHeader) -> Asked<'a> {
+        Asked::new(arrival, &self.origin, self.target.as_deref().map_or(request.raw_path(), str::as_bytes))
+    }
+
+    /// What instances are asked for, where that is not what the client has written.
+    pub fn sent_target(&self) -> Option<&str> {
+        self.forwarding.target.as_deref().or(self.target.as_deref())
+    }
 }
 
 /// What has to happen before the response begins, and until when; else the connection to the instance is closed.

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::proxy::edit::EditFields;
 use crate::proxy::forward::FieldsMut;
 use crate::routing::Fields;
 
@@ -16,6 +17,20 @@ impl FieldsMut for HeaderMap {
 
     fn remove(&mut self, name: &str) {
         Self::remove(self, name);
+    }
+}
+
+impl EditFields<'_> for HeaderMap {
+    fn put(&mut self, name: &HeaderName, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.insert(name.clone(), value);
+        }
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name.clone(), value);
+        }
     }
 }
 
@@ -41,6 +56,20 @@ macro_rules! fields_of_pingora {
 
             fn remove(&mut self, name: &str) {
                 self.remove_header(name);
+            }
+        }
+
+        impl EditFields<'_> for $header {
+            fn put(&mut self, name: &HeaderName, value: &[u8]) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    let _ = self.insert_header(name.clone(), value);
+                }
+            }
+
+            fn add(&mut self, name: &HeaderName, value: &[u8]) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    let _ = self.append_header(name.clone(), value);
+                }
             }
         }
     };

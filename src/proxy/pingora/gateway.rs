@@ -26,7 +26,6 @@ use crate::model::Protocol;
 use crate::proxy::Shared;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::attempt::{Attempt, Failure, Next, Progress};
-use crate::proxy::challenge;
 use crate::proxy::downstream::Phase;
 use crate::proxy::forward::{self, Origin};
 use crate::proxy::head::{RawHead, RequestHead};
@@ -38,6 +37,7 @@ use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::{BAD_CHUNK, CLIENT_GONE, Refusal};
 use crate::proxy::route::route;
 use crate::proxy::upstream::{self, is_current};
+use crate::proxy::{challenge, edit};
 
 /// One per worker.
 pub struct Gateway {
@@ -148,9 +148,14 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::TLSHandshakeFailure, NO_HTTP_2);
         }
         forward::rewrite_request(request, arrival, &way.origin, way.forwarding.number());
-        if let Some(target) = &way.target {
+        if let Some(target) = way.sent_target() {
             request.set_raw_path(target.as_bytes())?;
+            if request.headers.get(header::HOST).is_none() {
+                // HTTP/2 had named it in the target.
+                request.insert_header(header::HOST, &*way.origin.authority)?;
+            }
         }
+        edit::request(request, &way.forwarding.route.spec, || way.asked(arrival, session.req_header()));
         self.wait(ctx, session.as_mut().is_body_done());
         Ok(())
     }
@@ -244,6 +249,7 @@ impl ProxyHttp for Gateway {
         if *self.ending.borrow() || self.shared.is_parting() {
             session.set_keepalive(None);
         }
+        answer::edit_response(response, session.req_header(), ctx);
         answer::stick(response, ctx);
         answer::explain(response, ctx);
         forward::stay_secure(response, ctx.hsts());

@@ -33,12 +33,12 @@ use crate::pool::Instance;
 use crate::proxy::Shared;
 use crate::proxy::attempt::{Failure, Next};
 use crate::proxy::downstream::Connection;
-use crate::proxy::forward;
 use crate::proxy::introduction::for_instance;
 use crate::proxy::limits::UPGRADED_IDLE;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::reply::Refusal;
 use crate::proxy::upstream::{Claim, Wire, connect, note_no_tls};
+use crate::proxy::{edit, forward};
 use crate::trust::{is_refusal, words};
 
 /// An HTTP/1.1 request without a body that names a protocol it would rather speak. `h2c` is not one of them: clients
@@ -132,7 +132,8 @@ fn request(header: &RequestHeader, ctx: &RequestCtx) -> Option<Request<Empty<Byt
     let protocol = fields.get(UPGRADE)?.clone();
     forward::rewrite_request(&mut fields, arrival, &way.origin, way.forwarding.number());
     forward::ask_upgrade(&mut fields, protocol.as_bytes());
-    let target = way.target.as_deref().map_or(header.raw_path(), str::as_bytes);
+    edit::request(&mut fields, &way.forwarding.route.spec, || way.asked(arrival, header));
+    let target = way.sent_target().map_or(header.raw_path(), str::as_bytes);
     let mut request = Request::builder().method(&header.method).uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = fields;
     Some(request)
@@ -242,6 +243,7 @@ async fn pass_on(session: &mut Session, ctx: &mut RequestCtx, response: Response
     if has_body && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
+    answer::edit_response(&mut header, session.req_header(), ctx);
     answer::stick(&mut header, ctx);
     answer::explain(&mut header, ctx);
     forward::stay_secure(&mut header, ctx.hsts());

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use crate::catalog::{Catalog, Live};
 use crate::config::{ClientLimits, Listener, Network, ProxyConfig, ShutdownConfig};
 use crate::model::{
-    Address, Change, Departure, Event, InstanceId, InstanceSpec, Lifecycle, Origin, PathMatch, Protocol, RouteName, RouteSpec,
-    ServiceName, ServicePolicy,
+    Address, Change, Departure, Event, InstanceId, InstanceSpec, Lifecycle, Origin, Protocol, RouteName, RouteSpec, ServiceName,
+    ServicePolicy,
 };
 use crate::pool::Service;
 use crate::proxy::{Proxy, Serving, open};
@@ -90,17 +90,7 @@ impl Setup {
         let catalog = Catalog::new(live.clone(), Arc::default());
         let mut world = World { proxy, addr, catalog, live, revision: 0, ending, serving };
         let service = ServiceName::parse("api").unwrap();
-        let route = RouteSpec {
-            name: RouteName::parse("all").unwrap(),
-            hosts: vec![],
-            path: PathMatch::Prefix("/".into()),
-            methods: vec![],
-            headers: vec![],
-            query: vec![],
-            priority: 0,
-            rate_limit: None,
-            service: service.clone(),
-        };
+        let route = RouteSpec::to(RouteName::parse("all").unwrap(), service.clone());
         let name = route.name.clone();
         world.apply(vec![
             Change::Route { name, route: Some(Box::new(route)) },

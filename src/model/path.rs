@@ -4,21 +4,19 @@
 
 use std::borrow::Cow;
 
-use super::reply::Refusal;
-
-/// Borrowed when there is nothing to take out, which is nearly always.
-pub fn plain_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
+/// Borrowed when there is nothing to take out, which is nearly always. `Err` says what is wrong with it.
+pub fn plain_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
     if !path.starts_with('/') {
-        return Err(Refusal::Malformed("the path does not start with a slash"));
+        return Err("the path does not start with a slash");
     }
     if path.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'#') {
-        return Err(Refusal::Malformed("the path holds characters that must be escaped"));
+        return Err("the path holds characters that must be escaped");
     }
     if path.contains('\\') || !escapes_are_plain(path) {
-        return Err(Refusal::Malformed("the path holds a backslash, NUL, or an escape that is none"));
+        return Err("the path holds a backslash, NUL, or an escape that is none");
     }
     if path[1..].split('/').any(hides_dots) {
-        return Err(Refusal::Malformed("the path holds dot segments that only some would see"));
+        return Err("the path holds dot segments that only some would see");
     }
     if !path[1..].split('/').any(|segment| dots(segment) > 0) {
         return Ok(Cow::Borrowed(path));
