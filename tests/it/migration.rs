@@ -30,7 +30,7 @@ fn pointsman_takes_over_from_nginx_and_confd() {
 
     let imported = world.run(&["import", "nginx", &old.file("nginx.conf"), "--confd", &old.file("confd")]);
     assert_eq!(imported.status.code(), Some(3), "one location keeps everybody out: {}", said(&imported));
-    assert!(said(&imported).contains("nginx.conf:31: not carried over: deny all"), "{}", said(&imported));
+    assert!(said(&imported).contains("nginx.conf:34: not carried over: deny all"), "{}", said(&imported));
     let config = heard(&imported);
     assert!(config.contains("keys = \"/services/users/{instance}\"") && !config.contains(&u1.address.to_string()), "{config}");
 
@@ -211,9 +211,12 @@ http {
     proxy_set_header Connection '';
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Real-IP $remote_addr;
+    proxy_set_header X-Asked $scheme://$host$request_uri;
     server {
         listen LISTEN default_server;
         server_name api.example;
+        rewrite ^/gone-to/(.*)$ /users/$1 permanent;
         location / { proxy_pass http://site; }
         location /users/ { proxy_pass http://users; }
         location /orders/ { proxy_pass http://orders; }
@@ -225,6 +228,24 @@ http {
             deny all;
             proxy_pass http://users;
         }
+        location /v2/ { proxy_pass http://orders/; }
+        location = /me { proxy_pass http://users/users/seen; }
+        location ~ ^/by-id/([0-9]+)$ { proxy_pass http://users/users/$1/seen; }
+        location /legacy/ {
+            rewrite ^/legacy/(.*)$ /orders/$1 break;
+            proxy_pass http://orders;
+            add_header X-Frame-Options DENY always;
+            proxy_hide_header X-Instance;
+        }
+        location /hosted/ {
+            proxy_set_header Host orders.internal;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_pass http://orders;
+        }
+        location = /robots.txt { return 200 'User-agent: *'; }
+        location = /old { return 301 https://$host/new$is_args$args; }
+        location /blocked/ { return 403; }
     }
     server {
         listen LISTEN;
@@ -268,6 +289,17 @@ fn requests() -> Vec<Ask> {
         "/users/seen?a=b",
         "/orders/status?code=404",
         "/orders/status?code=500",
+        "/v2/seen?a=b",
+        "/v2/a%20b/seen",
+        "/me?x=1",
+        "/by-id/7?x=1",
+        "/by-id/x",
+        "/legacy/deep/seen?q",
+        "/hosted/seen",
+        "/gone-to/seen?z=1",
+        "/robots.txt",
+        "/old?x",
+        "/blocked/x",
     ];
     let hosts = ["api.example", "unknown.example", "shop.example", "www.shop.example"];
     let gets = hosts.iter().flat_map(|host| paths.iter().map(move |path| Ask::get(path).host(host)));
@@ -275,22 +307,35 @@ fn requests() -> Vec<Ask> {
         Ask::post("/users/seen", "some body").host("api.example"),
         Ask::new("DELETE", "/orders/seen").host("api.example"),
         Ask::get("/users/seen").host("shop.example:8443").with("x-custom", "kept").with("cookie", "a=1; b=2"),
-        Ask::get("/users/seen").with("x-forwarded-for", "6.6.6.6").with("x-forwarded-proto", "https"),
+        Ask::get("/users/seen")
+            .with("x-forwarded-for", "6.6.6.6")
+            .with("x-forwarded-proto", "https")
+            .with("x-real-ip", "6.6.6.6"),
     ];
     gets.chain(more).collect()
 }
 
-/// Status, instance, and what it said; of what an instance has seen, what both proxies promise.
+/// Status, instance, and what it said; of what an instance has seen, and of an answer's fields, what both proxies promise.
 fn answer(world: &World, at: SocketAddr, ask: Ask) -> (u16, String, Value) {
     let asked = async { Connection::open(at, Version::HTTP_11).await?.ask(ask).await };
     let answer = world.handle().block_on(asked).unwrap_or_else(|error| panic!("{error}"));
     let mut said: Value = serde_json::from_slice(&answer.body).unwrap_or_else(|_| answer.text().into());
+    if answer.from().is_empty() && answer.status >= 300 {
+        // Of their own bodies nobody promises anything.
+        said = Value::Null;
+    }
     if let Some(fields) = said.get_mut("fields").and_then(Value::as_array_mut) {
-        let promised = ["host", "x-forwarded-for", "x-forwarded-proto", "x-custom", "cookie", "content-length"];
+        let promised =
+            ["host", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-asked", "x-custom", "cookie", "content-length"];
         fields.retain(|field| field[0].as_str().is_some_and(|name| promised.contains(&name)));
         fields.sort_by_key(ToString::to_string);
     }
-    (answer.status, answer.from().to_owned(), said)
+    // nginx says its own address where ours is a path.
+    let leads = answer.field("location");
+    let leads = leads.strip_prefix("http://").and_then(|rest| rest.find('/').map(|path| &rest[path..])).unwrap_or(leads);
+    let fields = [leads, answer.field("content-type"), answer.field("x-frame-options")];
+    let fields = if said.is_null() { [leads, "", ""] } else { fields };
+    (answer.status, answer.from().to_owned(), serde_json::json!([said, fields]))
 }
 
 /// All files, with `/etc/nginx` become the folder that they come to.

@@ -4,9 +4,14 @@
 //! 2. Top to bottom: `settings` for what holds for the whole proxy, `upstream` for pools, `server` and `location` for who is
 //!    sent where, with what their `scope` says. What nobody reads has its words in `words`.
 //! 3. All servers together become `listeners` and `routes`, after `reach` has shut what others than nginx's would reach.
+//! 4. `edits` are what nginx does to a request or answers by itself, in a route's words.
 //!
-//! Invariant: a request that nginx refuses, rewrites or answers by itself is sent to no service; it is held shut.
+//! Invariant: a request that nginx refuses, rewrites or answers by itself is sent to no service unless a route does the same to it;
+//! it is held shut.
 
+mod body;
+mod edits;
+mod fields;
 mod listen;
 mod listeners;
 mod location;

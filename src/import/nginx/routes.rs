@@ -29,9 +29,9 @@ struct Piece<'a> {
 
 pub fn routes(work: &mut Work<'_>, servers: &[Server]) -> Vec<Route> {
     let mut served: Vec<&Server> = servers.iter().filter(|server| !server.only_redirects()).collect();
-    // Of two for one host the one that can answer.
-    served.sort_by_key(|server| !server.has_open());
     let default = default_server(work, &served);
+    // Of two for one host the one that has a service.
+    served.sort_by_key(|server| (!server.forwards(), !server.has_open()));
     let mut pieces: Vec<Piece<'_>> = served.iter().flat_map(|server| pieces(server, default, &served)).collect();
     once_each(work, &mut pieces);
     pieces.sort_by_key(|piece| piece.tier);
@@ -78,6 +78,7 @@ pub fn routes(work: &mut Work<'_>, servers: &[Server]) -> Vec<Route> {
                 rate: None,
                 place: piece.server.place.clone(),
                 said: "server".to_owned(),
+                first: false,
             };
             add(record(piece, &rest, base), comment(&rest), work, &rest);
         }
@@ -100,7 +101,8 @@ fn default_server<'a>(work: &mut Work<'_>, served: &[&'a Server]) -> Option<&'a 
             defaults.push(server);
         }
     }
-    let chosen = defaults.iter().position(|server| server.has_open()).map(|at| defaults.remove(at));
+    let best = defaults.iter().position(|server| server.forwards()).or(defaults.iter().position(|server| server.has_open()));
+    let chosen = best.map(|at| defaults.remove(at));
     for other in defaults.iter().filter(|server| server.has_open()) {
         let why = if other.hosts.is_empty() {
             "routes hold for all listeners, and requests for any host are another server's already; this one gets none"
@@ -199,6 +201,8 @@ fn pieces<'a>(server: &'a Server, default: Option<&'a Server>, served: &[&Server
 struct Priorities {
     base: i32,
     n_patterns: i32,
+    /// Of what the server rewrites before it looks for a location.
+    n_first: i32,
     highest: i32,
     /// Prefixes that go before patterns.
     stopping: Vec<String>,
@@ -209,22 +213,27 @@ struct Priorities {
 impl Priorities {
     fn of(server: &Server, base: i32) -> Self {
         let locations = server.locations.iter().enumerate();
-        let patterns: Vec<usize> = locations.filter(|(_, l)| matches!(l.matcher, Matcher::Regex(_))).map(|(at, _)| at).collect();
+        let is_pattern = |l: &Location| matches!(l.matcher, Matcher::Regex(_)) && !l.first;
+        let patterns: Vec<usize> = locations.filter(|(_, l)| is_pattern(l)).map(|(at, _)| at).collect();
+        let n_first = i32::try_from(server.locations.iter().filter(|l| l.first).count()).unwrap_or(i32::MAX / 4);
         let stopping = server.locations.iter().filter_map(|l| match &l.matcher {
             Matcher::Prefix { path, stops: true } => Some(path.clone()),
             _ => None,
         });
         let n_patterns = i32::try_from(patterns.len()).unwrap_or(i32::MAX / 4);
         let needs_top = !patterns.is_empty() || spellings(server).next().is_some();
-        let highest = if needs_top { base + n_patterns + 1 } else { base };
-        Self { base, n_patterns, highest, stopping: stopping.collect(), patterns }
+        let highest = if needs_top { base + n_patterns + 1 } else { base } + n_first;
+        Self { base, n_patterns, n_first, highest, stopping: stopping.collect(), patterns }
     }
 
     fn of_location(&self, at: usize, location: &Location) -> i32 {
+        let highest = self.highest - self.n_first;
         match &location.matcher {
+            // They stand before all others, in their order.
+            _ if location.first => self.highest - i32::try_from(at).unwrap_or(0),
             _ if self.patterns.is_empty() => self.base,
-            Matcher::Exact(_) => self.highest,
-            Matcher::Prefix { path, .. } if self.stopping.iter().any(|stopping| path.starts_with(stopping)) => self.highest,
+            Matcher::Exact(_) => highest,
+            Matcher::Prefix { path, .. } if self.stopping.iter().any(|stopping| path.starts_with(stopping)) => highest,
             Matcher::Prefix { .. } => self.base,
             Matcher::Regex(_) => {
                 let before = self.patterns.iter().take_while(|other| **other < at).count();
@@ -250,11 +259,12 @@ fn spellings(server: &Server) -> impl Iterator<Item = Location> {
         rate: None,
         place: location.place.clone(),
         said: location.said.clone(),
+        first: false,
     })
 }
 
 fn held(because: &str, guards: bool) -> Passage {
-    Passage::Held { because: because.to_owned(), service: None, guards }
+    Passage::Held { because: because.to_owned(), service: None, answer: None, guards }
 }
 
 fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, Json> {
@@ -271,12 +281,11 @@ fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, 
     if priority != 0 {
         record.insert("priority".to_owned(), json!(priority));
     }
-    let service = match &location.fate {
-        Passage::Open { service } => service,
-        Passage::Held { .. } => HELD,
-    };
-    record.insert("service".to_owned(), json!(service));
-    if let Some(rate) = location.rate.as_ref().filter(|_| location.is_open()) {
+    match &location.fate {
+        Passage::Open { does } | Passage::Held { answer: Some(does), .. } => record.extend(does.clone()),
+        Passage::Held { answer: None, .. } => drop(record.insert("service".to_owned(), json!(HELD))),
+    }
+    if let Some(rate) = location.rate.as_ref().filter(|_| location.service().is_some()) {
         record.insert("rate_limit".to_owned(), rate.clone());
     }
     record
@@ -284,7 +293,7 @@ fn record(piece: &Piece<'_>, location: &Location, priority: i32) -> Map<String, 
 
 fn comment(location: &Location) -> String {
     let held = match &location.fate {
-        Passage::Open { .. } => String::new(),
+        Passage::Open { .. } | Passage::Held { answer: Some(_), .. } => String::new(),
         Passage::Held { because, service: Some(service), .. } => {
             format!("; held shut: {because}; opened, it would be service = {service:?}")
         }
@@ -293,7 +302,8 @@ fn comment(location: &Location) -> String {
     format!("{} {}{held}", location.place, location.said)
 }
 
-fn checked(name: &str, record: &Map<String, Json>) -> Result<(), String> {
+/// Whether it is a route.
+pub fn checked(name: &str, record: &Map<String, Json>) -> Result<(), String> {
     let name = RouteName::parse(name).map_err(|error| error.to_string())?;
     let text = Json::Object(record.clone()).to_string();
     match parse_route(&name, text.as_bytes()) {

@@ -1,4 +1,4 @@
-//! What a block says for itself and for those inside it: forwarded fields, timeouts, retries, TLS to instances, rates, and what
+//! What a block says for itself and for those inside it: changed fields, timeouts, retries, TLS to instances, rates, and what
 //! keeps requests out.
 //!
 //! Values are inherited one by one; lists (`proxy_set_header`, `add_header`) are inherited only by a block that has none of
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::fields::FieldChanges;
 use super::rates::Rates;
 use super::units;
 use super::words::{Fate, fate};
@@ -17,7 +18,7 @@ use crate::import::grammar::Directive;
 
 #[derive(Debug, Clone)]
 pub struct Scope {
-    pub keeps_host: bool,
+    pub fields: FieldChanges,
     pub connect: Option<Duration>,
     pub read: Option<Duration>,
     pub send: Option<Duration>,
@@ -31,7 +32,6 @@ pub struct Scope {
     pub ca: Option<String>,
     /// What keeps requests out, all of it together: the directive's name, and all that it says.
     pub guards: Vec<(String, String)>,
-    pub hsts: Option<Json>,
     pub rates: Rates,
 }
 
@@ -39,7 +39,7 @@ pub struct Scope {
 impl Default for Scope {
     fn default() -> Self {
         Self {
-            keeps_host: false,
+            fields: FieldChanges::default(),
             connect: None,
             read: None,
             send: None,
@@ -49,7 +49,6 @@ impl Default for Scope {
             server_name: None,
             ca: None,
             guards: Vec::new(),
-            hsts: None,
             rates: Rates::default(),
         }
     }
@@ -59,12 +58,7 @@ impl Scope {
     /// What holds inside `block`. Directives for which [`Scope::reads`] holds are accounted for.
     pub fn inside(&self, block: &[Directive], files: &dyn Files, folder: &str, ledger: &mut Ledger) -> Self {
         let mut scope = self.clone();
-        if block.iter().any(|directive| directive.name == "proxy_set_header") {
-            scope.keeps_host = false;
-        }
-        if block.iter().any(|directive| directive.name == "add_header") {
-            scope.hsts = None;
-        }
+        scope.fields.inside(block);
         scope.rates = self.rates.inside(block, ledger);
         for directive in block.iter().filter(|directive| Self::reads(&directive.name) && !Rates::reads(&directive.name)) {
             scope.take(directive, files, folder, ledger);
@@ -78,14 +72,13 @@ impl Scope {
     }
 
     pub fn reads(name: &str) -> bool {
-        NAMES.contains(&name) || Rates::reads(name) || matches!(fate(name), Fate::Guard(_))
+        NAMES.contains(&name) || FieldChanges::reads(name) || Rates::reads(name) || matches!(fate(name), Fate::Guard(_))
     }
 
     fn take(&mut self, directive: &Directive, files: &dyn Files, folder: &str, ledger: &mut Ledger) {
         let said = directive.arg(0);
         match directive.name.as_str() {
-            "proxy_set_header" => self.field(directive, ledger),
-            "add_header" => self.answer_field(directive, ledger),
+            name if FieldChanges::reads(name) => self.fields.take(directive, ledger),
             "proxy_connect_timeout" | "grpc_connect_timeout" => timeout(&mut self.connect, directive, ledger),
             "proxy_read_timeout" | "grpc_read_timeout" => timeout(&mut self.read, directive, ledger),
             "proxy_send_timeout" | "grpc_send_timeout" => timeout(&mut self.send, directive, ledger),
@@ -127,54 +120,6 @@ impl Scope {
                 Err(reason) => ledger.lost(directive, reason, "its text, as tls.ca of the service"),
             },
             _ => self.keep_out(directive, ledger),
-        }
-    }
-
-    fn field(&mut self, directive: &Directive, ledger: &mut Ledger) {
-        let (name, value) = (directive.arg(0).to_ascii_lowercase(), directive.arg(1));
-        let only_trusted = "what the client says of itself is believed only if it is one of proxy.trusted_proxies";
-        match (name.as_str(), value) {
-            ("host", "$host" | "$http_host" | "$host:$server_port") => {
-                self.keeps_host = true;
-                ledger.carried(directive);
-            }
-            ("host", _) => {
-                // Told here; the location need not say it again.
-                self.keeps_host = true;
-                ledger.lost(directive, "the client's Host is kept", "let the service answer to it");
-            }
-            ("x-forwarded-for", "$remote_addr") | ("x-forwarded-proto", "$scheme") | ("x-request-id", "$request_id") => {
-                ledger.carried(directive);
-            }
-            ("x-forwarded-host", "$host" | "$http_host") | ("upgrade", "$http_upgrade") => ledger.carried(directive),
-            ("connection", "" | "upgrade" | "Upgrade" | "close" | "$connection_upgrade" | "$http_connection") => {
-                ledger.carried(directive);
-            }
-            ("x-forwarded-for", "$proxy_add_x_forwarded_for") => ledger.differs(directive, only_trusted),
-            ("x-forwarded-proto", "$http_x_forwarded_proto") => ledger.differs(directive, only_trusted),
-            ("x-real-ip", _) => {
-                ledger.lost(
-                    directive,
-                    "X-Real-IP is not sent",
-                    "the service reads X-Forwarded-For, where the last one is the client",
-                );
-            }
-            _ => ledger.lost(
-                directive,
-                "fields of requests are not set, but for X-Forwarded-For, -Proto, -Host, X-Request-Id and traceparent",
-                "let the client send it, or the service do without",
-            ),
-        }
-    }
-
-    fn answer_field(&mut self, directive: &Directive, ledger: &mut Ledger) {
-        let (name, value) = (directive.arg(0), directive.arg(1));
-        match name.eq_ignore_ascii_case("strict-transport-security").then(|| hsts(value)).flatten() {
-            Some(hsts) => {
-                self.hsts = Some(hsts);
-                ledger.carried(directive);
-            }
-            None => ledger.lost(directive, "no fields are added to answers", "let the service send it"),
         }
     }
 
@@ -226,27 +171,7 @@ fn timeout(into: &mut Option<Duration>, directive: &Directive, ledger: &mut Ledg
     }
 }
 
-/// `max-age=31536000; includeSubDomains; preload` as `[listener.tls.hsts]`.
-fn hsts(value: &str) -> Option<Json> {
-    let mut hsts = Map::new();
-    for part in value.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        match part.to_ascii_lowercase().as_str() {
-            "includesubdomains" => hsts.insert("include_subdomains".to_owned(), json!(true)),
-            "preload" => hsts.insert("preload".to_owned(), json!(true)),
-            lower => {
-                let seconds: u64 = lower.strip_prefix("max-age=")?.trim_matches('"').parse().ok()?;
-                (1..=365 * 24 * 60 * 60).contains(&seconds).then_some(())?;
-                hsts.insert("max_age".to_owned(), json!(format!("{seconds}s")))
-            }
-        };
-    }
-    let is_whole = hsts.contains_key("max_age") && (!hsts.contains_key("preload") || hsts.contains_key("include_subdomains"));
-    is_whole.then_some(Json::Object(hsts))
-}
-
-const NAMES: [&str; 16] = [
-    "proxy_set_header",
-    "add_header",
+const NAMES: [&str; 14] = [
     "proxy_connect_timeout",
     "proxy_read_timeout",
     "proxy_send_timeout",

@@ -3,8 +3,10 @@
 use serde_json::Value as Json;
 
 use super::Work;
+use super::body::rewritten;
+use super::edits;
 use super::listen::Listen;
-use super::location::{Location, Passage, locations};
+use super::location::{Location, Matcher, Passage, locations};
 use super::scope::Scope;
 use super::settings::Settings;
 use super::words::{Fate, fate};
@@ -43,6 +45,11 @@ impl Server {
         self.locations.iter().any(Location::is_open)
     }
 
+    /// A service gets requests of it.
+    pub fn forwards(&self) -> bool {
+        self.locations.iter().any(|location| location.service().is_some())
+    }
+
     /// All that it does is to redirect.
     pub fn only_redirects(&self) -> bool {
         self.redirect.is_some_and(|redirect| !redirect.only_plain)
@@ -52,10 +59,10 @@ impl Server {
     pub fn hold(&mut self, why: &str) {
         for location in &mut self.locations {
             let service = match &location.fate {
-                Passage::Open { service } => Some(service.clone()),
+                Passage::Open { .. } => location.service().map(str::to_owned),
                 Passage::Held { service, .. } => service.clone(),
             };
-            location.fate = Passage::Held { because: why.to_owned(), service, guards: true };
+            location.fate = Passage::Held { because: why.to_owned(), service, answer: None, guards: true };
         }
     }
 
@@ -75,11 +82,11 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
         certificates: Vec::new(),
         tls13_only: false,
         client_auth: None,
-        hsts: scope.hsts.clone(),
+        hsts: scope.fields.hsts.clone(),
         redirect: redirect(block),
         locations: Vec::new(),
     };
-    let mut answer = None;
+    let (mut answer, mut rewrites) = (None, Vec::new());
     for inner in block.iter().filter(|inner| inner.name != "location" && !Scope::reads(&inner.name)) {
         if Settings::reads(&inner.name) {
             work.settings.take(inner, &mut work.ledger);
@@ -102,7 +109,7 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
             "return" if server.redirect.is_some() => work.ledger.carried(inner),
             "return" => answer = Some(inner),
             "rewrite" if server.only_redirects() && https_rewrite(inner, |_| true).is_some() => work.ledger.carried(inner),
-            "rewrite" => work.ledger.lost(inner, "paths are forwarded as they are", "let the service answer, or redirect"),
+            "rewrite" => rewrites.push(inner),
             _ => tls(&mut server, inner, work),
         }
     }
@@ -124,8 +131,10 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
     let redirecting = redirecting_location(block).filter(|_| server.redirect.is_some());
     redirecting.into_iter().for_each(|location| work.ledger.carried_whole(location));
     server.locations = locations(work, block, &scope);
+    let rewritten: Vec<Location> = rewrites.iter().map(|inner| rewritten(work, inner, &scope, &server.locations)).collect();
+    server.locations.splice(0..0, rewritten);
     if let Some(answer) = answer {
-        answered(work, &mut server, answer);
+        answered(work, &mut server, answer, &scope);
     } else if server.locations.is_empty() && server.redirect.is_none() {
         work.ledger.lost_itself(
             directive,
@@ -137,7 +146,20 @@ pub fn server(work: &mut Work<'_>, directive: &Directive, outer: &Scope) -> Serv
 }
 
 /// A `return` of the server goes before its locations.
-fn answered(work: &mut Work<'_>, server: &mut Server, answer: &Directive) {
+fn answered(work: &mut Work<'_>, server: &mut Server, answer: &Directive, scope: &Scope) {
+    let does = edits::answer(answer, &scope.fields.kind).filter(|does| does.contains_key("redirect"));
+    if let Some(does) = does.filter(|_| scope.guards.is_empty() && !server.locations.iter().any(|location| location.first)) {
+        work.ledger.carried(answer);
+        server.locations = vec![Location {
+            matcher: Matcher::Prefix { path: "/".to_owned(), stops: false },
+            fate: Passage::Open { does: scope.fields.changing_answers(does) },
+            place: answer.place.clone(),
+            said: answer.to_string(),
+            first: false,
+            rate: None,
+        }];
+        return;
+    }
     let refuses = ["403", "404", "410", "444"].contains(&answer.arg(0));
     server.hold(&answer.to_string());
     if refuses {

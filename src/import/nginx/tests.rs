@@ -89,8 +89,11 @@ fn what_keeps_out_rewrites_or_answers_is_held_shut() {
         "auth_request /auth;",
         "limit_except GET { deny all; }",
         "if ($http_x) { return 403; }",
-        "rewrite ^/x/(.*) /$1 break;",
-        "return 403;",
+        "rewrite ^/x/(.*) /$1 last;",
+        "rewrite ^/x/(.*) /$arg_a/$1 break;",
+        "rewrite ^/x/a /b break; rewrite ^/x/(.*) /$1 break;",
+        "return 200 $http_x;",
+        "return 444;",
         "access_by_lua_block { ngx.exit(403) }",
         "location ~ secret { deny all; }",
     ] {
@@ -132,22 +135,146 @@ fn no_other_spelling_leads_to_what_is_held_shut() {
     assert_eq!(routes(&files).len(), 2, "files keep nobody out");
 }
 
+/// What the route of a location does, beside others, and all that was not carried over.
+fn does(location: &str, inside: &str) -> (String, Vec<String>) {
+    let server = format!("server {{ {HOST} location {location} {{ {inside} }} location /else {{ {A} }} }}");
+    let import = import(&server);
+    let (.., mut record) = import.records().into_iter().find(|(noun, ..)| *noun == "route").unwrap();
+    let fields = record.as_object_mut().unwrap();
+    fields.retain(|key, _| !key.starts_with("path") && key != "priority");
+    (record.to_string().replace("\"service\":\"a:1\"", "a"), lost(&server))
+}
+
 #[test]
-fn a_path_that_would_change_is_not_forwarded() {
-    for (location, pass, open) in [
-        ("/a/", "http://a:1/a/", true),
-        ("/a/", "http://a:1/", false),
-        ("/a/", "http://a:1$request_uri", true),
-        ("/a/", "http://$a", false),
-        ("/a/", "http://a$x", false),
-        ("/a/", "http://unix:/x", false),
-        ("= /a", "http://a:1/a", true),
-        ("~ ^/a", "http://a:1/a", false),
+fn a_path_is_rewritten_as_nginx_does_or_not_forwarded() {
+    for (location, pass, expected) in [
+        ("/a/", "http://a:1/a/", "{a}"),
+        ("/a/", "http://a:1$request_uri", "{a}"),
+        ("= /a", "http://a:1/a", "{a}"),
+        ("/a/", "http://a:1/", r#"{"rewrite":{"prefix":"/"},a}"#),
+        ("/a", "http://a:1/b", r#"{"rewrite":{"prefix":"/b"},a}"#),
+        ("/a/", "http://a:1/b", r#"{"rewrite":{"regex":"^/a/?","to":"/b"},a}"#),
+        ("= /a", "http://a:1/b", r#"{"rewrite":{"path":"/b"},a}"#),
+        ("~ ^/a/(.*)$", "http://a:1/b/$1", r#"{"rewrite":{"regex":"^/a/(.*)$","to":"/b/$1?"},a}"#),
+        ("~ ^/a/(.*)$", "http://a:1/b/$1$is_args$args", r#"{"rewrite":{"regex":"^/a/(.*)$","to":"/b/$1"},a}"#),
+        ("/a/", "http://$a", HELD),
+        ("/a/", "http://a$x", HELD),
+        ("/a/", "http://unix:/x", HELD),
+        ("/a/", "http://a:1/$http_x", HELD),
+        ("/a/", "http://a:1/../", HELD),
     ] {
-        let import = import(&format!("server {{ location {location} {{ proxy_pass {pass}; }} }}"));
-        let is_open = import.records().iter().any(|(noun, _, record)| *noun == "route" && record["service"] != "held-by-import");
-        assert_eq!(is_open, open, "{location} {pass}");
+        let (does, lost) = does(location, &format!("proxy_pass {pass};"));
+        assert_eq!((&*does, lost.is_empty()), (expected, expected != HELD), "{location} {pass}: {lost:?}");
     }
+    for (rewrite, expected) in [
+        ("rewrite ^/a/(.*)$ /$1 break;", r#"{"rewrite":{"regex":"^/a/?(.*)$","to":"/$1"},a}"#),
+        ("rewrite /x/ /y? break;", r#"{"rewrite":{"regex":"^(?s:.*?)(?:/x/)(?s:.*)$","to":"/y?"},a}"#),
+        (
+            "rewrite ^/a/(.*)$ /b/$1 permanent;",
+            r#"{"redirect":{"status":301,"to":"{path}{?query}"},"rewrite":{"regex":"^/a/?(.*)$","to":"/b/$1"}}"#,
+        ),
+        (
+            "rewrite ^ https://b.example$request_uri? redirect;",
+            r#"{"redirect":{"status":302,"to":"https://b.example{path}{?query}"}}"#,
+        ),
+        ("rewrite ^ https://b.example/ permanent;", r#"{"redirect":{"status":301,"to":"https://b.example/{?query}"}}"#),
+    ] {
+        assert_eq!(does("/a/", &format!("{rewrite} {A}")), (expected.to_owned(), vec![]), "{rewrite}");
+    }
+}
+
+const HELD: &str = r#"{"service":"held-by-import"}"#;
+
+#[test]
+fn what_a_server_rewrites_goes_before_its_locations() {
+    let server = format!(
+        "server {{ rewrite ^/old/(.*)$ /new/$1 permanent; rewrite ^/u/(.*)$ /users/$1 last; rewrite ^/x /y$1 last;
+         location / {{ {A} }} location = /e {{ {A} }} location /users/ {{ proxy_pass http://b:1; }} location ~ z {{ {A} }} }}"
+    );
+    assert_eq!(
+        routes(&server)[..3],
+        ["path_regex:^/old/(.*)$ 5", "path_regex:^/u/(.*)$ held-by-import 4", "path_regex:^/x held-by-import 3"]
+    );
+    assert_eq!(lost(&server).len(), 2, "a pattern may take what they make: {:?}", lost(&server));
+    let server = server.replace("location ~ z", "location /z");
+    assert_eq!(
+        routes(&server)[..3],
+        ["path_regex:^/old/(.*)$ 3", "path_regex:^/u/(.*)$ b:1 2", "path_regex:^/x held-by-import 1"]
+    );
+    let records = import(&server).records();
+    let (.., led) = records.iter().filter(|(noun, ..)| *noun == "route").nth(1).unwrap();
+    assert_eq!(led["rewrite"].to_string(), r#"{"regex":"^/u/(.*)$","to":"/users/$1"}"#);
+}
+
+#[test]
+fn fields_are_carried_over() {
+    let proxy_params = "proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;";
+    for (inside, expected) in [
+        (proxy_params, r#"{"request_headers":{"set":{"X-Real-IP":"{client_address}"}},a}"#),
+        ("proxy_set_header Host $proxy_host;", r#"{"rewrite":{"host":"a:1"},a}"#),
+        ("proxy_set_header Host b.example;", r#"{"rewrite":{"host":"b.example"},a}"#),
+        ("proxy_set_header Connection ''; proxy_set_header Upgrade $http_upgrade;", "{a}"),
+        ("proxy_set_header Accept-Encoding '';", r#"{"request_headers":{"remove":["Accept-Encoding"]},a}"#),
+        (
+            "proxy_set_header X-Uri $request_uri; proxy_set_header x-uri '{b}';",
+            r#"{"request_headers":{"set":{"x-uri":"{{b}"}},a}"#,
+        ),
+        ("proxy_set_header X-Custom $http_x_custom;", "{a}"),
+        ("add_header X-Frame-Options DENY always;", r#"{"response_headers":{"add":{"X-Frame-Options":"DENY"}},a}"#),
+        ("proxy_hide_header X-Powered-By;", r#"{"response_headers":{"remove":["X-Powered-By"]},a}"#),
+    ] {
+        assert_eq!(does("/", &format!("{inside} {A}")), (expected.to_owned(), vec![]), "{inside}");
+    }
+    for inside in [
+        "proxy_set_header X-User $arg_user;",
+        "proxy_set_header Host $arg_host;",
+        "proxy_set_header Content-Length 5;",
+        "add_header X-Cache $upstream_cache_status;",
+        "add_header Via x;",
+        "add_header Link a; add_header Link b;",
+    ] {
+        let (_, lost) = does("/", &format!("{inside} {A}"));
+        assert_eq!(lost.len(), 1, "{inside}: {lost:?}");
+    }
+    // Fields of an outer block are for those that set none.
+    let server =
+        format!("proxy_set_header X-A 1; server {{ location / {{ {A} }} location /b {{ proxy_set_header X-B 2; {A} }} }}");
+    let records = import(&server).records();
+    let sets: Vec<String> =
+        records.iter().filter(|(noun, ..)| *noun == "route").map(|(.., r)| r["request_headers"]["set"].to_string()).collect();
+    assert_eq!(sets, [r#"{"X-A":"1"}"#, r#"{"X-B":"2"}"#]);
+}
+
+#[test]
+fn answers_are_carried_over() {
+    for (inside, expected) in [
+        ("return 301 https://$host/new$is_args$args;", r#"{"redirect":{"status":301,"to":"https://{host}/new{?query}"}}"#),
+        ("return 302 /login;", r#"{"redirect":{"status":302,"to":"/login"}}"#),
+        ("return http://b.example/;", r#"{"redirect":{"status":302,"to":"http://b.example/"}}"#),
+        ("return 204;", r#"{"respond":{"status":204}}"#),
+        (
+            "default_type application/json; return 200 '{\"ok\":1}';",
+            r#"{"respond":{"body":"{\"ok\":1}","content_type":"application/json","status":200}}"#,
+        ),
+        (
+            "add_header X-A b always; return 200 ok;",
+            r#"{"respond":{"body":"ok","content_type":"text/plain","status":200},"response_headers":{"add":{"X-A":"b"}}}"#,
+        ),
+        ("return 404;", r#"{"respond":{"status":404}}"#),
+    ] {
+        assert_eq!(does("/x", inside), (expected.to_owned(), vec![]), "{inside}");
+    }
+    // What is refused has no other spelling, whoever says so.
+    let server = format!("server {{ location / {{ {A} }} location /x {{ return 403; }} }}");
+    assert_eq!(routes(&server)[1..3], ["path_prefix:/x", "path_regex:^/x[^/] held-by-import 1"]);
+    // Every listener would redirect to itself.
+    assert_eq!(does("/x", "return 301 https://$host$request_uri;").0, HELD);
+    let away = format!(
+        "server {{ server_name a.example; return 301 https://www.a.example$request_uri; }}
+         server {{ server_name www.a.example; location / {{ {A} }} }} server {{ listen 81; server_name www.a.example; return 302 /; }}"
+    );
+    assert_eq!(routes(&away), ["", "www.a.example a:1"], "who forwards goes before who redirects the same host");
 }
 
 /// Routes hold for all listeners, so what one address alone led to would be open to everybody.

@@ -30,7 +30,8 @@ const OTHER_PROTOCOL: Fate =
     Fate::Answers("Pointsman speaks HTTP to instances, and no FastCGI, uwsgi, SCGI or memcached", "put an HTTP server before it");
 const BODIES: Fate = Fate::Lost("Pointsman changes no bodies", "let the service do it, or whoever stands before the proxy");
 const CACHE: Fate = Fate::Lost("Pointsman has no cache", "keep a cache before it, or in the service");
-const HEADERS: Fate = Fate::Lost("Pointsman adds and hides no fields of answers", "let the service send what clients are to see");
+const HEADERS: Fate =
+    Fate::Lost("is not carried over", "response_headers of the route, or let the service send what clients are to see");
 const SCRIPTS: Fate = Fate::Lost("Pointsman runs no scripts", "let the service do it");
 
 /// Names, separated by spaces, and their fate.
@@ -38,7 +39,7 @@ const NAMES: &[(&str, Fate)] = &[
     (
         "user pid daemon master_process error_log events load_module worker_rlimit_nofile worker_cpu_affinity worker_priority \
          working_directory pcre_jit timer_resolution thread_pool lock_file env worker_connections multi_accept use accept_mutex \
-         debug_connection worker_aio_requests worker_rlimit_core types default_type types_hash_max_size types_hash_bucket_size \
+         debug_connection worker_aio_requests worker_rlimit_core types types_hash_max_size types_hash_bucket_size \
          server_names_hash_max_size server_names_hash_bucket_size variables_hash_max_size variables_hash_bucket_size \
          map_hash_max_size map_hash_bucket_size log_not_found log_subrequest open_log_file_cache charset server_tokens",
         NGINX_ALONE,
@@ -159,7 +160,7 @@ const FAMILIES: &[(&str, Fate)] = &[
         Fate::Note("belongs to a protocol that Pointsman does not speak; what is passed by it is listed by itself"),
     ),
     ("proxy_cache proxy_store proxy_no_cache proxy_ignore_headers", CACHE),
-    ("proxy_hide_header proxy_pass_header proxy_cookie_ add_trailer more_", HEADERS),
+    ("proxy_pass_header proxy_cookie_ add_trailer more_", HEADERS),
     (
         "gzip gunzip brotli zstd",
         Fate::Lost("Pointsman compresses nothing", "let the service compress, or whoever stands before the proxy"),
