@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::journal::{self, Priorities};
 use crate::config::{LogConfig, LogFormat};
 
 /// Why there is no log.
@@ -20,10 +21,23 @@ pub enum LogError {
 pub fn init_tracing(log: &LogConfig) -> Result<(), LogError> {
     // https://no-color.org: set and not empty means none, whatever its value.
     let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    subscriber(log, is_colourful, std::io::stderr)?.try_init().map_err(|_| LogError::AlreadySet)
+    let reader = match () {
+        () if journal::hears_stderr() => Reader::Journal,
+        () if is_colourful => Reader::Colourful,
+        () => Reader::Plain,
+    };
+    subscriber(log, reader, std::io::stderr)?.try_init().map_err(|_| LogError::AlreadySet)
 }
 
-fn subscriber<W>(log: &LogConfig, is_colourful: bool, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LogError>
+/// Who is at the other end of stderr.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Colourful,
+    Plain,
+    Journal,
+}
+
+fn subscriber<W>(log: &LogConfig, reader: Reader, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -31,9 +45,11 @@ where
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{}", log.filter))
         .map_err(|error| LogError::Filter { said: log.filter.clone(), reason: error.to_string() })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let is_journal = reader == Reader::Journal;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Priorities { writer, are_told: is_journal });
     Ok(match log.format {
-        LogFormat::Text => Box::new(lines.with_ansi(is_colourful).finish()),
+        LogFormat::Text if is_journal => Box::new(lines.with_ansi(false).without_time().finish()),
+        LogFormat::Text => Box::new(lines.with_ansi(reader == Reader::Colourful).finish()),
         LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).finish()),
     })
 }
@@ -75,10 +91,14 @@ mod tests {
     }
 
     fn written(format: LogFormat, filter: &str) -> String {
+        written_for(Reader::Plain, format, filter)
+    }
+
+    fn written_for(reader: Reader, format: LogFormat, filter: &str) -> String {
         let written = Written::default();
         let writer = written.clone();
         let log = LogConfig { format, filter: filter.to_owned(), access: None };
-        let subscriber = subscriber(&log, false, move || writer.clone()).unwrap();
+        let subscriber = subscriber(&log, reader, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(service = "orders", "Instance verdict changed");
             tracing::debug!("one event");
@@ -93,6 +113,16 @@ mod tests {
         let text = written(LogFormat::Text, "info");
         assert!(text.contains("Instance verdict changed service=\"orders\""), "{text}");
         assert!(!text.contains('\u{1b}') && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn the_journal_gets_the_priority_of_each_line_and_has_the_time_itself() {
+        let text = written_for(Reader::Journal, LogFormat::Text, "debug,pingora=error");
+        let lines: Vec<_> = text.lines().map(|line| line.split_once('>').unwrap()).collect();
+        let [(info, first), (debug, _), (error, _)] = lines[..] else { panic!("{text}") };
+        assert_eq!((info, debug, error), ("<6", "<7", "<3"));
+        assert!(first.starts_with(" INFO pointsman"), "{text}");
+        assert!(written_for(Reader::Journal, LogFormat::Json, "info").starts_with("<6>{"));
     }
 
     #[test]
@@ -117,7 +147,7 @@ mod tests {
     #[test]
     fn a_wrong_filter_is_named() {
         let log = LogConfig { format: LogFormat::Text, filter: "pointsman=loud".to_owned(), access: None };
-        let error = subscriber(&log, false, std::io::sink).map(|_| ()).unwrap_err().to_string();
+        let error = subscriber(&log, Reader::Plain, std::io::sink).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("pointsman=loud") && error.contains("an example"), "{error}");
     }
 }

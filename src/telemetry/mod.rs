@@ -9,6 +9,7 @@
 
 mod exposition;
 pub mod families;
+mod journal;
 mod log;
 mod process;
 

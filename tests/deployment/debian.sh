@@ -18,7 +18,7 @@ build() {
 # `package VERSION FOLDER`: into that folder, as pointsman_VERSION.deb.
 package() {
     CARGO_TARGET_DIR=$work/target PATH=$work/bin:$PATH cargo deb --quiet --no-build --no-strip --fast \
-        --deb-version "$1" --output "$2/pointsman_$1.deb" >&2
+        --deb-version "$1" --output "$2/pointsman_$1.deb" >/dev/null
 }
 
 # `make_debian FOLDER [PACKAGES]`: the smallest Debian there is, and these; a second run finds it.

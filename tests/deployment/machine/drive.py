@@ -35,6 +35,7 @@ sys.path.insert(0, str(REPOSITORY / "tests/compose"))
 from load import Count, Load  # noqa: E402
 
 OLD, NEW, SAMPLE = sys.argv[1:4]
+HARDENING = REPOSITORY / "docs/hardening.md"
 SOCKET = "pointsman.socket"
 CONFIG = "/etc/pointsman/pointsman.toml"
 #: What clients ask under load: an answer at once, one that takes its time, a body, a stream.
@@ -69,7 +70,12 @@ def ready_when_the_registry_is_known() -> str:
     """`systemctl start` waits for an etcd that is away."""
     systemctl("stop", UNIT, SOCKET)
     as_shipped = inside("cat", CONFIG)
-    write(CONFIG, as_shipped.replace(f'listen = "{REGISTRY}"', 'endpoints = ["http://127.0.0.1:12379"]').replace("\ndata =", "\n# data ="))
+    write(
+        CONFIG,
+        as_shipped.replace(f'listen = "{REGISTRY}"', 'endpoints = ["http://127.0.0.1:12379"]').replace(
+            "\ndata =", "\n# data ="
+        ),
+    )
     systemctl("start", "--no-block", SOCKET, UNIT)
     until("it waits", lambda: shown("StatusText").startswith("Waiting for the registry"))
     time.sleep(2)
@@ -104,7 +110,7 @@ def serves_port_80_with_no_right() -> str:
         must(status.count(f"{what}:\t{0:016x}\n") == n_threads, f"a thread has capabilities: {what}")
     for line in ("NoNewPrivs:\t1", "Seccomp:\t2"):
         must(status.count(line + "\n") == n_threads, f"a thread has no {line}")
-    uid = re.search(r"^Uid:\t(\d+)", status, re.MULTILINE)[1]
+    uid = found_in(status, r"(?m)^Uid:\t(\d+)")
     must(int(uid) > 60_000 and status.count(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n") == n_threads, f"it is user {uid}")
     return f"user {uid}, no capability in any of {n_threads} threads"
 
@@ -124,7 +130,7 @@ def boxed_in() -> str:
     allowed = {name for name, how in boxed.items() if how == "allowed"}
     must(allowed == wanted, f"allowed: {allowed - wanted}; not allowed: {wanted - allowed}")
     must(inside("ls", "/tmp").count("probe-was-here") == 0, "its /tmp is everybody's")
-    return f"{len(boxed) - len(wanted)} of {len(boxed) - len(wanted)} attempts failed that root may do; {len(wanted)} of {len(wanted)} that it needs went well"
+    return f"all {len(boxed) - len(wanted)} attempts failed that root may do, all {len(wanted)} went well that it needs"
 
 
 def attempts(said: str) -> dict[str, str]:
@@ -133,10 +139,10 @@ def attempts(said: str) -> dict[str, str]:
 
 def rated() -> str:
     """What systemd thinks of the unit as it runs."""
-    found = re.search(r"Overall exposure level for pointsman.service: (\S+)", inside("systemd-analyze", "security", UNIT))
-    documented = re.search(r"exposure level of \*\*([\d.]+)\*\*", (REPOSITORY / "docs/hardening.md").read_text())[1]
-    must(found is not None and float(found[1]) <= float(documented), f"{found}, but docs/hardening.md says {documented}")
-    return f"exposure level {found[1]}"
+    figure = found_in(inside("systemd-analyze", "security", UNIT), r"Overall exposure level for pointsman.service: (\S+)")
+    documented = found_in(HARDENING.read_text(), r"exposure level of \*\*([\d.]+)\*\*")
+    must(float(figure) <= float(documented), f"{figure}, but docs/hardening.md says {documented}")
+    return f"exposure level {figure}"
 
 
 def reloaded(load: Load) -> str:
@@ -171,7 +177,10 @@ def upgraded(load: Load) -> str:
         must(after != before, f"the old process serves still: {said}")
         time.sleep(2)
         n_pieces, n_echoes = long.ends(), socket.ends()
-        until("the old process has ended", lambda: str(before) not in inside("sh", "-c", "echo /proc/[0-9]*").replace("/proc/", "").split())
+        until(
+            "the old process has ended",
+            lambda: str(before) not in inside("sh", "-c", "echo /proc/[0-9]*").replace("/proc/", "").split(),
+        )
     must(inside("dpkg-query", "--show", "--showformat=${Version}", "pointsman") in NEW, "it is not the new version")
     must(b'result="taken_over"} 1' in ask("/metrics", ADMIN).body, "the new process does not know that it took over")
     must(shown("ActiveEnterTimestampMonotonic") == started, "systemd has started the unit anew")
@@ -235,7 +244,9 @@ def hung() -> str:
         began = time.monotonic()
         must((status := ask("/").status) == 200, f"who asked while it hung got {status}")
         worst = max(worst, time.monotonic() - began)
-        until("it is another process", lambda pid=pid, n=n_before: main_pid() not in (0, pid) and int(shown("NRestarts")) == n + 1)
+        until(
+            "it is another process", lambda pid=pid, n=n_before: main_pid() not in (0, pid) and int(shown("NRestarts")) == n + 1
+        )
         told.append(f"Watchdog timeout (limit {WATCHDOG_SECONDS}s)!")
     log = journal("--lines=all")
     must(log.count(told[0]) == 2, "systemd does not say that it was the watchdog")
@@ -261,6 +272,12 @@ def logs() -> str:
     """Its words are in the journal, its access log is rotated."""
     said = journal("--lines=all", f"_PID={main_pid()}")
     must("Told the service manager that this process is ready" in said, f"the journal has {said[-500:]}")
+    must(not re.search(r"^\d{4}-\d\d-\d\dT", said, re.MULTILINE), "the journal says each time twice")
+    warned = journal("--lines=all", "--priority=warning", "--identifier=pointsman").splitlines()
+    must(
+        bool(warned) and all(line.lstrip().startswith(("WARN", "ERROR")) for line in warned),
+        f"no warnings, or others: {warned}",
+    )
     log = "/var/log/pointsman/access.log"
     n_before = int(inside("wc", "--lines", log).split()[0])
     inside("logrotate", "--force", "--state=/tmp/logrotate", "/etc/logrotate.d/pointsman")
@@ -268,17 +285,17 @@ def logs() -> str:
     until("there is a new one", lambda: "/after" in inside("cat", log, may_fail=True))
     n_after = int(inside("wc", "--lines", f"{log}.1").split()[0])
     must(n_after >= n_before, f"{n_before} lines became {n_after}")
-    return f"{said.count(chr(10))} lines of the process in the journal, {n_after} requests in the rotated access log"
+    n_said, n_warned = len(said.splitlines()), len(warned)
+    return f"{n_said} lines of its in the journal, {n_warned} warnings of all; {n_after} requests in the rotated access log"
 
 
 def binds_by_a_capability() -> str:
     """The other way to port 80: as docs/hardening.md has it, word for word."""
-    text = (REPOSITORY / "docs/hardening.md").read_text()
-    settings = re.search(r"without the `.socket` unit.*?```ini\n(.*?)```", text, re.DOTALL)[1]
+    settings = found_in(HARDENING.read_text(), r"(?s)without the `.socket` unit.*?```ini\n(.*?)```")
     systemctl("stop", UNIT, SOCKET)
     set_apart(settings)
     systemctl("start", UNIT)
-    must((status := ask("/").status) in (200, 503), f"port 80 answers {status}")
+    must((answered := ask("/").status) in (200, 503), f"port 80 answers {answered}")
     status = inside("sh", "-c", f"cat /proc/{main_pid()}/task/*/status")
     for what in ("CapPrm", "CapEff", "CapAmb"):
         must(status.count(f"{what}:\t{0:016x}\n") == status.count("CapEff:"), f"it has kept a capability: {what}")
@@ -306,6 +323,14 @@ def removed() -> str:
     failed = systemctl("list-units", "--failed", "--plain", "--no-legend")
     must(not failed.strip(), f"units have failed: {failed}")
     return "no file, no unit, nobody on port 80"
+
+
+def found_in(text: str, pattern: str) -> str:
+    """The first group of the pattern."""
+    match = re.search(pattern, text)
+    must(match is not None, f"no {pattern} in {text[-500:]}")
+    assert match
+    return match[1]
 
 
 def files() -> str:

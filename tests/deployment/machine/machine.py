@@ -24,7 +24,7 @@ def inside(*command: str, text: str | None = None, may_fail: bool = False) -> st
     environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER="]
     done = subprocess.run(
         [*entered, "--root", "--wd", "env", "-i", *environment, *command],
-        input=text or "", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+        check=False, input=text or "", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
     if done.returncode and not may_fail:
         raise Failed(f"{' '.join(command)}: exit {done.returncode}: {done.stdout[-2000:]}")
