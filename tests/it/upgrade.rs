@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Version;
 use nix::sys::signal::Signal;
 
-use crate::world::client::Connection;
+use crate::world::client::{Ask, Connection};
 use crate::world::ports::free_address;
 use crate::world::tls::{Authority, curl};
 use crate::world::{Setup, World};
@@ -87,6 +87,38 @@ fn under_load_no_request_fails() {
     let log = world.proxy.log();
     assert_eq!(log.matches("Every instance has been probed once").count(), 2, "{log}");
     assert_eq!(world.admin_status("/readyz"), Some(200));
+}
+
+/// Many streams on each connection; some of them are gRPC's, and one goes on through all of it.
+#[test]
+fn no_stream_of_http2_fails() {
+    let mut world = short("").start();
+    let [one] = world.serve("app", ["one"]);
+    world.put("/instances/app/one", &format!(r#"{{"address":"{}","protocol":"h2c"}}"#, one.address));
+    let call =
+        Ask::post("/echo.Echo/Say", &b"\0\0\0\0\x02hi"[..]).with("content-type", "application/grpc").with("te", "trailers");
+    world.settles("gRPC passes", "0".to_owned(), || {
+        let answer = world.get_h2(call.clone());
+        answer
+            .trailers
+            .get("grpc-status")
+            .map_or_else(String::new, |status| String::from_utf8_lossy(status.as_bytes()).into_owned())
+    });
+    let listen = world.listen;
+    let long = world.handle().spawn(async move { Connection::open(listen, Version::HTTP_2).await?.ask("/half").await });
+    world.settles("it runs", 1, || one.running());
+    let loads = [world.load_of_streams("/"), world.load_of_streams(call)];
+    world.upgrades();
+    one.release();
+    let long = world.handle().block_on(long).expect("a client that does not panic").expect("an answer");
+    assert_eq!((long.status, long.text()), (200, "first half, second half"));
+    for load in loads {
+        let tally = load.ends();
+        tally.all_served(tally.served());
+        assert!(tally.reconnected > 0, "who stayed was told to come again");
+        assert!(tally.not_taken < tally.served() / 2, "{} of {} streams had to be asked again", tally.not_taken, tally.served());
+    }
+    assert_eq!(world.proxy_mut().exits_within(Duration::from_secs(15)).code(), Some(0));
 }
 
 #[test]

@@ -170,6 +170,14 @@ impl Connection {
         timeout(PATIENCE, Answer::read(response)).await.map_err(|_| "the body did not end in time".to_owned())?
     }
 
+    /// The same one, for a stream beside the others; HTTP/2 only.
+    pub fn beside(&self) -> Self {
+        match &self.sender {
+            Sender::H1(_) => panic!("HTTP/1.1 has one request at a time"),
+            Sender::H2(sender) => Self { sender: Sender::H2(sender.clone()) },
+        }
+    }
+
     pub fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::H1(sender) => sender.is_closed(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::Version;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -21,6 +22,18 @@ impl World {
             .map(|_| {
                 let (ask, stop) = (ask.clone(), stop.clone());
                 self.handle().spawn(steady(self.listen, ask, move || stop.load(Ordering::SeqCst)))
+            })
+            .collect();
+        Load { handle: self.handle().clone(), clients, stop }
+    }
+
+    /// The same over HTTP/2, several streams at a time on each connection.
+    pub fn load_of_streams(&self, ask: impl Into<Ask>) -> Load {
+        let (ask, stop) = (ask.into(), Arc::new(AtomicBool::new(false)));
+        let clients = (0..LOAD_CONNECTIONS)
+            .map(|_| {
+                let (ask, stop) = (ask.clone(), stop.clone());
+                self.handle().spawn(streams(self.listen, ask, move || stop.load(Ordering::SeqCst)))
             })
             .collect();
         Load { handle: self.handle().clone(), clients, stop }
@@ -74,10 +87,42 @@ pub async fn steady(to: SocketAddr, ask: Ask, is_over: impl Fn() -> bool) -> Tal
     tally
 }
 
+/// What a connection that is being closed did not take any more (RFC 9113, 6.8) is asked on the next, as every client does.
+async fn streams(to: SocketAddr, ask: Ask, is_over: impl Fn() -> bool) -> Tally {
+    let mut tally = Tally::default();
+    let mut connection = Connection::open(to, Version::HTTP_2).await.expect("the proxy accepts");
+    let mut due = 0;
+    while due > 0 || !is_over() {
+        if connection.is_closed() {
+            tally.reconnected += 1;
+            connection = Connection::open(to, Version::HTTP_2).await.expect("the proxy accepts");
+        }
+        let n = due.max(LOAD_STREAMS);
+        let round =
+            (0..n).map(|_| (connection.beside(), ask.clone())).map(|(mut stream, ask)| async move { stream.ask(ask).await });
+        due = 0;
+        for answer in join_all(round).await {
+            match answer {
+                Err(error) if is_not_taken(&error) => due += 1,
+                answer => tally.take(answer),
+            }
+        }
+        tally.not_taken += due;
+        tokio::time::sleep(LOAD_PAUSE).await;
+    }
+    tally
+}
+
+/// GOAWAY without an error, for a stream after the last one that was taken.
+fn is_not_taken(error: &str) -> bool {
+    error.contains("GoAway") && error.contains("NO_ERROR")
+}
+
 async fn once(to: SocketAddr, ask: Ask) -> Result<super::Answer, String> {
     Connection::open(to, Version::HTTP_11).await?.ask(ask).await
 }
 
 const LOAD_CONNECTIONS: usize = 4;
+const LOAD_STREAMS: usize = 8;
 /// Two cores are shared with the proxy, etcd and the upstreams; a closed loop would only measure who is starved.
 const LOAD_PAUSE: Duration = Duration::from_millis(3);

@@ -91,6 +91,8 @@ pub struct Tally {
     /// What went wrong, in words: a broken connection, or a status that is not 200.
     pub failed: Vec<String>,
     pub reconnected: usize,
+    /// Asked again, since the proxy had said that it takes no more on that connection.
+    pub not_taken: usize,
 }
 
 impl Tally {
@@ -114,6 +116,7 @@ impl Tally {
         other.by_instance.into_iter().for_each(|(name, n)| *self.by_instance.entry(name).or_default() += n);
         self.failed.extend(other.failed);
         self.reconnected += other.reconnected;
+        self.not_taken += other.not_taken;
     }
 
     /// Every request was answered with 200.
