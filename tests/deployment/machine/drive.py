@@ -286,7 +286,7 @@ def logs() -> str:
     n_after = int(inside("wc", "--lines", f"{log}.1").split()[0])
     must(n_after >= n_before, f"{n_before} lines became {n_after}")
     n_said, n_warned = len(said.splitlines()), len(warned)
-    return f"{n_said} lines of its in the journal, {n_warned} warnings of all; {n_after} requests in the rotated access log"
+    return f"{n_said} of its lines in the journal, {n_warned} warnings of all; {n_after} requests in the rotated access log"
 
 
 def binds_by_a_capability() -> str:
