@@ -32,6 +32,18 @@ pub struct ServicePolicy {
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
+impl ServicePolicy {
+    /// How long a request waits for a connection, before its instance is left for another.
+    pub fn connect_within(&self) -> Duration {
+        self.retry.per_try_timeout.map_or(self.timeouts.connect, |attempt| attempt.min(self.timeouts.connect))
+    }
+
+    /// And how long for the head of the answer, from the last byte of the request on.
+    pub fn head_within(&self) -> Duration {
+        self.retry.per_try_timeout.map_or(self.timeouts.response_head, |attempt| attempt.min(self.timeouts.response_head))
+    }
+}
+
 impl Default for ServicePolicy {
     fn default() -> Self {
         Self {

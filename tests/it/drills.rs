@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use nix::sys::signal::Signal;
 
+use crate::world::raw::Deaf;
 use crate::world::{Ask, World};
 
 /// Its registration stays, and it comes back.
@@ -36,6 +37,19 @@ fn an_instance_that_hangs_costs_its_requests_one_attempt() {
     let n_tried = world.requests_at(&hanging);
     assert!((1..50).contains(&n_tried), "{n_tried} requests were sent to it");
     assert_eq!(world.ejections("app"), 1.0);
+}
+
+/// Packets to it are lost, so it does not even refuse.
+#[test]
+fn an_instance_that_nobody_gets_through_to_costs_its_requests_one_attempt() {
+    let world = world_of(
+        r#"{"probe":{"kind":"none"},"timeouts":{"connect":"100s"},"retry":{"per_try_timeout":"200ms"},"slow_start":"0s"}"#,
+    );
+    let (_one, deaf) = (world.sample("app", "one"), Deaf::start());
+    world.put("/instances/app/deaf", &deaf.address.to_string());
+    world.get_many("/", 50).all_served(50);
+    let labels = [("instance", "deaf"), ("outcome", "connect_timeout")];
+    assert!(world.metric("pointsman_upstream_requests_total", &labels) > Some(0.0), "it was tried");
 }
 
 /// The kernel accepts connections and takes requests for it, nobody reads them: probes find out, and that it is over.

@@ -116,7 +116,7 @@ async fn forward(engine: &mut Engine, mut client: Client<'_>) -> Result<(), Brok
             Some(wire) => attempt(engine, &mut client, wire, true).await,
             None => {
                 let first = introduction(&client, &policy);
-                let connecting = connect(addr, line.secure.as_ref(), policy.timeouts.connect, &first);
+                let connecting = connect(addr, line.secure.as_ref(), policy.connect_within(), &first);
                 match unless_gone(client.connection, connecting).await {
                     None => Err(Stop::ClientGone),
                     Some(Ok(stream)) => attempt(engine, &mut client, Wire::new(&line, stream), false).await,

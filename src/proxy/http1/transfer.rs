@@ -280,8 +280,7 @@ impl Transfer<'_> {
         } else if !self.down.expects_head() {
             now + timeouts.idle
         } else if self.is_asked() {
-            let wait = policy.retry.per_try_timeout.map_or(timeouts.response_head, |t| t.min(timeouts.response_head));
-            *self.up.asked.get_or_insert(now) + wait
+            *self.up.asked.get_or_insert(now) + policy.head_within()
         } else if !self.up.is_flushed() || *is_grpc {
             now + timeouts.idle
         } else {

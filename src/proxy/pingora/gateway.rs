@@ -505,7 +505,7 @@ impl Gateway {
         let Some(policy) = way.forwarding.policy() else { return };
         let now = Instant::now();
         let (due, at) = if body_done {
-            let at = now + policy.retry.per_try_timeout.unwrap_or(HEAD_WAIT_MAX).min(policy.timeouts.response_head);
+            let at = now + policy.head_within();
             (Due::Head(at), at)
         } else {
             // HTTP/2 has no timeout of its own for a client that stops sending.
@@ -542,5 +542,3 @@ pub fn progress(session: &Session) -> Progress<'_> {
 }
 
 const NO_HTTP_2: &str = "it does not offer HTTP/2 in its handshake (ALPN h2), though its record says protocol \"h2\"";
-/// Where no policy says less.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(3600);

@@ -70,7 +70,7 @@ impl Peers {
             peer.options.idle_timeout = Some(Duration::ZERO);
         }
         if !first.is_empty() {
-            let dialler = Dialler { line: line.clone(), timeout: policy.timeouts.connect, first };
+            let dialler = Dialler { line: line.clone(), timeout: policy.connect_within(), first };
             peer.options.custom_l4 = Some(Arc::new(dialler));
         }
         Some((peer, Claim::new(line)))
@@ -158,12 +158,12 @@ fn peer_of(instance: &Instance, addr: SocketAddr, policy: &ServicePolicy, line: 
     options.set_http_version(version, version);
     options.max_h2_streams = STREAMS_MAX;
     options.h2_ping_interval = protocol.is_http2().then_some(PING_EVERY);
-    options.total_connection_timeout = Some(policy.timeouts.connect);
+    options.total_connection_timeout = Some(policy.connect_within());
     // Between two bytes; how long a response head may take is watched by `Line::close_overdue`.
     options.read_timeout = Some(policy.timeouts.idle);
     options.write_timeout = Some(policy.timeouts.idle);
     options.idle_timeout = Some(POOLED_IDLE);
-    options.custom_l4 = Some(Arc::new(Dialler { line: line.clone(), timeout: policy.timeouts.connect, first: Vec::new() }));
+    options.custom_l4 = Some(Arc::new(Dialler { line: line.clone(), timeout: policy.connect_within(), first: Vec::new() }));
     peer
 }
 

@@ -108,7 +108,7 @@ async fn attempt(gateway: &Gateway, head: &RequestHeader, ctx: &mut RequestCtx) 
         return Err(Stop::Failed(Failure::Invalid));
     }
     let request = request(head, ctx).ok_or(Refusal::Internal)?;
-    let (within, first) = (policy.timeouts.connect, first.unwrap_or_default());
+    let (within, first) = (policy.connect_within(), first.unwrap_or_default());
     let connected = connect(addr, claim.line().secure.as_ref(), within, &first).await;
     let stream = connected.map_err(|no_connection| Stop::Failed(no_connection.note(&instance)))?;
     let fd = stream.as_raw_fd();
