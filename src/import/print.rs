@@ -1,5 +1,6 @@
 //! An import in words: TOML for the file, commands or JSON for the registry.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use serde_json::{Map, Value as Json, json};
@@ -170,17 +171,23 @@ fn write_fields(text: &mut String, fields: &Map<String, Json>) {
     }
 }
 
-/// A value of TOML on one line; keys here are all bare ones.
+/// A value of TOML on one line.
 fn inline(value: &Json) -> String {
     match value {
         Json::String(text) => quoted(text),
         Json::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Json::Object(fields) => {
-            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key} = {}", inline(value))).collect();
+            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{} = {}", key(name), inline(value))).collect();
             format!("{{ {} }}", fields.join(", "))
         }
         other => other.to_string(),
     }
+}
+
+/// Names of header fields may hold what TOML wants quoted.
+fn key(name: &str) -> Cow<'_, str> {
+    let is_bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if is_bare { Cow::Borrowed(name) } else { Cow::Owned(quoted(name)) }
 }
 
 /// Literal where that spares backslashes; else as JSON, whose escapes TOML has, too, but for DEL's, which JSON does without.
