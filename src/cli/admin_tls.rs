@@ -15,7 +15,7 @@ use super::global::Global;
 use crate::config::{AdminTls, CertificateFiles, read_authorities};
 use crate::fetch::Secure;
 use crate::tls::system_authorities;
-use crate::trust::Pinned;
+use crate::trust::Unvouched;
 
 /// That of `--admin https://HOST:PORT`: who vouches for it is said by `--admin-ca`.
 pub fn named(address: &str, global: &Global) -> Result<Secure, String> {
@@ -34,7 +34,7 @@ pub fn named(address: &str, global: &Global) -> Result<Secure, String> {
 pub fn own(address: SocketAddr, tls: &AdminTls, global: &Global) -> Result<Secure, String> {
     let (certificate, _) = tls.pair.read(SystemTime::now()).map_err(|wrong| wrong.join("; "))?;
     let leaf = certificate.pair.cert.first().ok_or("admin.tls.certificate holds no certificate")?;
-    let pinned = Arc::new(Pinned::new(leaf.clone(), &default_provider()));
+    let pinned = Arc::new(Unvouched::only(leaf.clone(), &default_provider()));
     Ok(Secure { config: config(pinned, global)?, name: ServerName::from(address.ip()) })
 }
 

@@ -9,8 +9,7 @@
 //! - Sessions are resumed only under the trust they were begun under.
 //! - A private key is in no message and in no `Debug`.
 
-mod anyone;
-mod pinned;
+mod unvouched;
 mod words;
 
 use std::collections::HashMap;
@@ -26,8 +25,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::model::{Host, UpstreamTls};
 use crate::tls::system_authorities;
 use crate::wire::pem::{authorities, certificates, private_key};
-use anyone::Anyone;
-pub use pinned::Pinned;
+pub use unvouched::Unvouched;
 pub use words::{is_refusal, words};
 
 /// Every trust that is in use.
@@ -99,7 +97,7 @@ impl Trusts {
             };
             builder.with_root_certificates(roots)
         } else {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone::new(&provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unvouched::anyone(&provider)))
         };
         let mut base = match &identity {
             None => builder.with_no_client_auth(),

@@ -1,26 +1,30 @@
-//! Who believes one certificate and no other.
+//! Who is believed without an authority: anyone, or whoever shows one certificate. That the other side has its key is
+//! checked all the same.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 
-use super::anyone::Anyone;
-
 #[derive(Debug)]
-pub struct Pinned {
-    certificate: CertificateDer<'static>,
-    /// That the other side has its key.
-    signatures: Anyone,
+pub struct Unvouched {
+    /// `None`: takes every certificate.
+    only: Option<CertificateDer<'static>>,
+    signatures: WebPkiSupportedAlgorithms,
 }
 
-impl Pinned {
-    pub fn new(certificate: CertificateDer<'static>, provider: &CryptoProvider) -> Self {
-        Self { certificate, signatures: Anyone::new(provider) }
+impl Unvouched {
+    /// What `verify: false` means.
+    pub fn anyone(provider: &CryptoProvider) -> Self {
+        Self { only: None, signatures: provider.signature_verification_algorithms }
+    }
+
+    pub fn only(certificate: CertificateDer<'static>, provider: &CryptoProvider) -> Self {
+        Self { only: Some(certificate), ..Self::anyone(provider) }
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Unvouched {
     fn verify_server_cert(
         &self,
         shown: &CertificateDer<'_>,
@@ -29,7 +33,7 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if *shown == self.certificate {
+        if self.only.as_ref().is_none_or(|only| only == shown) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -42,7 +46,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures.verify_tls12_signature(message, certificate, signature)
+        crypto::verify_tls12_signature(message, certificate, signature, &self.signatures)
     }
 
     fn verify_tls13_signature(
@@ -51,10 +55,10 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures.verify_tls13_signature(message, certificate, signature)
+        crypto::verify_tls13_signature(message, certificate, signature, &self.signatures)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.supported_verify_schemes()
+        self.signatures.supported_schemes()
     }
 }
