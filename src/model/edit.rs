@@ -278,6 +278,12 @@ impl PartialEq for Substitution {
     }
 }
 
+pub const CERTIFICATE_SUBJECT: &str = "x-client-cert-subject";
+pub const CERTIFICATE_FINGERPRINT: &str = "x-client-cert-fingerprint";
+/// Fields of requests that instances may believe because nobody but us can say them, neither a client nor a route; the last
+/// two are those of RFC 9440.
+pub const CERTIFICATE_FIELDS: [&str; 4] = [CERTIFICATE_SUBJECT, CERTIFICATE_FINGERPRINT, "client-cert", "client-cert-chain"];
+
 /// Of one text: each may be as long as a request target.
 const PLACEHOLDERS_MAX: usize = 8;
 

@@ -26,7 +26,8 @@ pub use address::{Address, AddressError, Host};
 pub use certificate::{Certificate, CertificateSource, CertificateSpec, ListenerCertificates};
 pub use change::{Change, Departure, Event, Origin};
 pub use edit::{
-    Action, FieldEdit, FieldEdits, Part, PathRewrite, Piece, Placeholder, Redirect, Respond, Rewrite, Substitution, Template,
+    Action, CERTIFICATE_FIELDS, CERTIFICATE_FINGERPRINT, CERTIFICATE_SUBJECT, FieldEdit, FieldEdits, Part, PathRewrite, Piece,
+    Placeholder, Redirect, Respond, Rewrite, Substitution, Template,
 };
 pub use instance::{InstanceSpec, Lifecycle, Override, ProbeTarget, Protocol};
 pub use name::{CertificateName, ChallengeToken, InstanceId, NameError, RouteName, ServiceName};

@@ -8,6 +8,7 @@ use http::{StatusCode, Version};
 use super::arrival::{Arrival, REQUEST_ID};
 use super::attempt::ATTEMPT_FIELD;
 use super::head::{RequestHead, Scheme};
+use crate::model::{CERTIFICATE_FIELDS, CERTIFICATE_FINGERPRINT, CERTIFICATE_SUBJECT};
 use crate::routing::{Fields, all, text};
 
 /// Fields that can be changed. Names are in lower case.
@@ -99,7 +100,7 @@ pub fn may_trail(name: &str) -> bool {
         || never(&PROTECTED)
         || never(&HOP_BY_HOP)
         || never(&OF_PROXIES)
-        || never(&OF_CERTIFICATES)
+        || never(&CERTIFICATE_FIELDS)
         || never(&NEVER_TRAILING))
 }
 
@@ -168,7 +169,7 @@ fn forwarded(fields: &mut impl FieldsMut, arrival: &Arrival, origin: &Origin<'_>
 
 /// Who the client is, by its certificate. Nobody else may say so, not even a trusted proxy.
 fn certified(fields: &mut impl FieldsMut, arrival: &Arrival) {
-    OF_CERTIFICATES.into_iter().for_each(|name| fields.remove(name));
+    CERTIFICATE_FIELDS.into_iter().for_each(|name| fields.remove(name));
     if let Some(client) = &arrival.client_certificate {
         fields.set(CERTIFICATE_SUBJECT, client.subject.as_bytes());
         fields.set(CERTIFICATE_FINGERPRINT, client.fingerprint.as_bytes());
@@ -227,7 +228,7 @@ fn is_twin(name: &str) -> bool {
     name.contains('_') && {
         let dashed = name.replace('_', "-").to_ascii_lowercase();
         let dashed = dashed.trim_end_matches('-');
-        let is_ours = OF_PROXIES.contains(&dashed) || OF_CERTIFICATES.contains(&dashed) || dashed == REQUEST_ID;
+        let is_ours = OF_PROXIES.contains(&dashed) || CERTIFICATE_FIELDS.contains(&dashed) || dashed == REQUEST_ID;
         is_ours || PROTECTED.contains(&dashed)
     }
 }
@@ -252,11 +253,6 @@ const OF_PROXIES: [&str; 7] = [
     "x-real-ip",
     "forwarded",
 ];
-
-const CERTIFICATE_SUBJECT: &str = "x-client-cert-subject";
-const CERTIFICATE_FINGERPRINT: &str = "x-client-cert-fingerprint";
-/// What instances may believe of a client because nobody but us can say it; the last two are those of RFC 9440.
-const OF_CERTIFICATES: [&str; 4] = [CERTIFICATE_SUBJECT, CERTIFICATE_FINGERPRINT, "client-cert", "client-cert-chain"];
 
 const HOP_BY_HOP: [&str; 4] = ["upgrade", "keep-alive", "proxy-connection", "http2-settings"];
 

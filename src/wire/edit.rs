@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    Action, FieldEdit, FieldEdits, PathMatch, PathRewrite, Redirect, Respond, Rewrite, ServiceName, Substitution, Template,
-    plain_path,
+    Action, CERTIFICATE_FIELDS, FieldEdit, FieldEdits, PathMatch, PathRewrite, Redirect, Respond, Rewrite, ServiceName,
+    Substitution, Template, plain_path,
 };
 
 use super::fields::{Fields, Read};
@@ -251,7 +251,7 @@ fn editable(said: &str, of_requests: bool) -> Read<HeaderName> {
     }
     if dashed == "via"
         || dashed.starts_with("x-pointsman-")
-        || (of_requests && is(&OURS))
+        || (of_requests && (is(&OURS) || is(&CERTIFICATE_FIELDS)))
         || (!of_requests && dashed == "x-request-id")
     {
         return Err("is the proxy's own to say".to_owned());
@@ -282,19 +282,8 @@ const OF_CONNECTIONS: [&str; 10] = [
     "host",
 ];
 /// What instances are told by the proxy alone.
-const OURS: [&str; 11] = [
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "forwarded",
-    "x-request-id",
-    "traceparent",
-    "tracestate",
-    "x-client-cert-subject",
-    "x-client-cert-fingerprint",
-    "client-cert",
-    "client-cert-chain",
-];
+const OURS: [&str; 7] =
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-request-id", "traceparent", "tracestate"];
 
 #[cfg(test)]
 mod tests {
@@ -413,6 +402,8 @@ mod tests {
             ("request_headers", "Transfer_Encoding", "belongs to the connection or the body, which no route can change"),
             ("request_headers", "X-Forwarded-For", "is the proxy's own to say"),
             ("request_headers", "x_request_id", "is the proxy's own to say"),
+            ("request_headers", "X-Client-Cert-Subject", "is the proxy's own to say"),
+            ("request_headers", "client_cert_chain", "is the proxy's own to say"),
             ("request_headers", "a b", "\"a b\" cannot be the name of a header"),
             ("response_headers", "Connection", "belongs to the connection or the body, which no route can change"),
             ("response_headers", "X-Pointsman-Route", "is the proxy's own to say"),
