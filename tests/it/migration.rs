@@ -153,9 +153,8 @@ impl Old {
             fs::create_dir_all(old.folder.path().join(folder)).expect("a folder");
         }
         let etcd = world.etcd().address().to_string();
-        let conf = NGINX_CONF.replace("LISTEN", &old.listen.to_string()).replace("SITE", &site.to_string());
+        let http = NGINX_CONF.replace("LISTEN", &old.listen.to_string()).replace("SITE", &site.to_string());
         for (name, text) in [
-            ("nginx.conf", conf),
             ("confd/confd.toml", format!("backend = \"etcdv3\"\nnodes = [\"{etcd}\"]\n")),
             ("confd/conf.d/upstreams.toml", RESOURCE.replace("DEST", &old.file("conf.d/upstreams.conf"))),
             ("confd/templates/upstreams.tmpl", TEMPLATE.to_owned()),
@@ -163,10 +162,7 @@ impl Old {
             fs::write(old.file(name), text).expect("a file of the old pair");
         }
         old.render(world);
-        let mut command = Command::new("nginx");
-        command.arg("-p").arg(old.folder.path()).args(["-c", &old.file("nginx.conf"), "-e", &old.file("error.log")]);
-        old.nginx = Some(Program::start(&mut command, old.folder.path(), "nginx"));
-        world.eventually("nginx listens", || std::net::TcpStream::connect(old.listen).is_ok());
+        old.nginx = Some(world.nginx(old.folder.path(), &http, old.listen));
         old
     }
 
@@ -192,19 +188,7 @@ impl Old {
     }
 }
 
-const NGINX_CONF: &str = r"daemon off;
-worker_processes 1;
-pid nginx.pid;
-error_log error.log;
-events { worker_connections 256; }
-http {
-    access_log off;
-    client_body_temp_path tmp-body;
-    proxy_temp_path tmp-proxy;
-    fastcgi_temp_path tmp-fastcgi;
-    uwsgi_temp_path tmp-uwsgi;
-    scgi_temp_path tmp-scgi;
-    include conf.d/upstreams.conf;
+const NGINX_CONF: &str = r"    include conf.d/upstreams.conf;
     upstream site { server SITE; }
     proxy_http_version 1.1;
     proxy_set_header Host $http_host;
@@ -253,7 +237,6 @@ http {
         location / { proxy_pass http://orders; }
         location ~* ^/V[0-9]+/ { proxy_pass http://users; }
     }
-}
 ";
 
 const RESOURCE: &str = r#"[template]

@@ -1,15 +1,12 @@
 //! Rate limits of routes: who asks too often is told when to come back, and nobody else notices.
 
-use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::net::SocketAddr;
 
 use http::Version;
 use serde_json::Value;
 
 use crate::world::client::Connection;
 use crate::world::ports::free_address;
-use crate::world::program::Program;
 use crate::world::{Answer, Ask, World};
 
 /// What is used up does not come back while a story lasts.
@@ -81,6 +78,21 @@ fn each_client_has_what_the_route_allows_and_is_told_when_there_is_more() {
         let of_limit = lines.filter(|line| line["reason"] == "limited" && line["status"] == 429 && line["route"] == "app");
         of_limit.filter(|line| line["client"] == "127.0.0.2").count() == 6
     });
+}
+
+#[test]
+fn a_route_that_asks_no_instance_has_its_rate_too() {
+    let world = World::setup().embedded().start();
+    for (path, does) in [("/answer", r#""respond":{"body":"here"}"#), ("/away", r#""redirect":{"to":"/answer"}"#)] {
+        let limit = r#""rate_limit":{"requests":1,"per":"1h"}"#;
+        world.put(&format!("/routes{path}"), &format!(r#"{{"path":"{path}",{does},{limit}}}"#));
+    }
+    for (path, status) in [("/answer", 200), ("/away", 302)] {
+        assert_eq!(statuses(&world, "127.0.0.2", H1, &vec![Ask::get(path); 2]), [status, 429], "{path}");
+        assert_eq!(statuses(&world, "127.0.0.3", H2, &vec![Ask::get(path); 2]), [status, 429], "{path}");
+        let labels = [("service", ""), ("route", &path[1..]), ("mode", "refused")];
+        assert_eq!(world.metric("pointsman_rate_limited_total", &labels), Some(2.0), "{path}");
+    }
 }
 
 #[test]
@@ -197,12 +209,8 @@ fn what_is_imported_refuses_what_nginx_refuses() {
     let mut world = World::new();
     let one = world.upstream("one");
     let (listen, folder) = (free_address(), world.folder());
-    let conf = NGINX.replace("LISTEN", &listen.to_string()).replace("APP", &one.address.to_string());
-    fs::write(folder.join("nginx.conf"), conf).expect("a configuration of nginx");
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));
-    let _nginx = Program::start(&mut command, &folder, "nginx");
-    world.eventually("nginx listens", || TcpStream::connect(listen).is_ok());
+    let http = NGINX.replace("LISTEN", &listen.to_string()).replace("APP", &one.address.to_string());
+    let _nginx = world.nginx(&folder, &http, listen);
 
     let imported = world.run(&["import", "nginx", "nginx.conf"]);
     assert_eq!(imported.status.code(), Some(0), "{}", String::from_utf8_lossy(&imported.stderr));
@@ -230,19 +238,7 @@ fn what_is_imported_refuses_what_nginx_refuses() {
     assert_eq!((&answers(listen)[..], &answers(world.listen)[..]), (&expected[..], &expected[..]));
 }
 
-const NGINX: &str = "daemon off;
-worker_processes 1;
-pid nginx.pid;
-error_log error.log;
-events { worker_connections 64; }
-http {
-    access_log off;
-    client_body_temp_path tmp-body;
-    proxy_temp_path tmp-proxy;
-    fastcgi_temp_path tmp-fastcgi;
-    uwsgi_temp_path tmp-uwsgi;
-    scgi_temp_path tmp-scgi;
-    limit_req_zone $binary_remote_addr zone=burst:1m rate=1r/m;
+const NGINX: &str = "    limit_req_zone $binary_remote_addr zone=burst:1m rate=1r/m;
     limit_req_zone $binary_remote_addr zone=one:1m rate=1r/m;
     limit_req_zone $http_x_key zone=key:1m rate=1r/m;
     limit_req_status 429;
@@ -254,5 +250,4 @@ http {
         location = /one { limit_req zone=one; proxy_pass http://APP; }
         location = /key { limit_req zone=key; proxy_pass http://APP; }
     }
-}
 ";

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod forwarder;
 pub mod frames;
 pub mod load;
+mod nginx;
 pub mod pebble;
 pub mod ports;
 pub mod program;
