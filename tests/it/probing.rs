@@ -242,7 +242,9 @@ fn a_probe_that_cannot_connect_closes_what_is_idle_since_nobody_may_be_there() {
         world.get_many("/", 8).all_served(8);
         one.connections() > 0
     });
-    std::thread::sleep(Duration::from_secs(1));
+    let passes = || world.metric("pointsman_probes_total", &[("service", "app"), ("result", "pass")]).unwrap_or_default();
+    let before = passes();
+    world.eventually("it is probed twice more", || passes() >= before + 2.0);
     assert!(one.connections() > 0, "probes that pass close nothing");
     world.put("/instances/app/one", &at(free_address().port()));
     world.settles("they are closed", 0, || one.connections());
